@@ -1,0 +1,68 @@
+# Everything a newcomer types. Each target installs what it needs into $(VENV) first, with the pins of constraints.txt.
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python
+PIP    := $(RUN) -m pip --disable-pip-version-check
+export PROMPT
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help native run serve test lint types check bench bench-gpu clean
+
+help:  ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "gpt-oss needs Python 3.11 or newer; name one with: make PYTHON=python3.12 ..." >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) install --quiet --upgrade pip
+	$(PIP) install --quiet --editable '.[torch,chat,server,mcp]'
+	@touch $@
+
+# The compiled part is optional everywhere; make builds it in place where there is a C compiler.
+NATIVE := gpt_oss/native/libgptoss_native.so
+$(NATIVE): $(wildcard gpt_oss/native/src/* gpt_oss/native/include/*)
+	-@$(CC) -std=c11 -O3 -Wall -Wextra -ffp-contract=off -shared -fPIC -Igpt_oss/native/include \
+		gpt_oss/native/src/*.c -o $@ -ldl -lpthread -lm || echo "no C compiler: going on without the native kernels" >&2
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(PIP) install --quiet --group dev --group recipes
+	@touch $@
+
+native: $(NATIVE)  ## compile the CPU kernels in place
+
+run: $(VENV)/.installed $(NATIVE)  ## chat with the embedded model; with PROMPT="..." answer once
+ifdef PROMPT
+	@$(RUN) -m gpt_oss.generate --chat --prompt "$$PROMPT"
+else
+	@$(RUN) -m gpt_oss.chat
+endif
+
+serve: $(VENV)/.installed $(NATIVE)  ## Responses API server on port 8000 with the embedded model
+	@$(RUN) -m gpt_oss.responses_api.serve
+
+test: lint types check  ## lint, types and all tests
+
+lint: $(VENV)/.installed-dev  ## ruff
+	$(RUN) -m ruff check .
+
+types: $(VENV)/.installed-dev  ## mypy
+	$(RUN) -m mypy
+
+check: $(VENV)/.installed-dev $(NATIVE)
+	$(RUN) -m pytest
+
+bench: $(VENV)/.installed-dev $(NATIVE)  ## CPU benchmarks; ratios against peers in the same run
+	$(RUN) -m benchmarks.cpu
+
+bench-gpu: $(VENV)/.installed-dev  ## GPU benchmark in stages; needs a CUDA device
+	$(PIP) install --quiet --editable ".[triton]"
+	for stage in card kernels 20b 120b; do \
+		$(RUN) -m benchmarks.gpu.bench --stage $$stage --out benchmarks/results/gpu-$$stage.json || exit 1; done
+
+clean:  ## remove the virtual environment and build products
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,200 @@
+"""What the compiler makes of every kernel, for GPUs that are not here: a table, and JSON with --out.
+
+    python -m benchmarks.gpu.compiled [--targets sm_90,gfx942] [--batches 1,8] [--out FILE]
+
+The real model code runs on shapes alone (device "meta") of gpt-oss-20b, with a driver that names a target and has no
+device; each launch compiles exactly what it would run there. NVIDIA code is disassembled with the nvdisasm of the
+Triton wheel and counted: all instructions, spills (local-memory access), 16-byte loads, shared memory.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.runtime.jit import JITFunction
+
+from benchmarks.gpu.random_weights import MODELS, RandomWeights
+from gpt_oss.triton.model import Transformer
+from gpt_oss.triton.variants import Variant, mma_variant, portable_variant
+
+TARGETS = {
+    "sm_80": GPUTarget("cuda", 80, 32),
+    "sm_89": GPUTarget("cuda", 89, 32),
+    "sm_90": GPUTarget("cuda", 90, 32),
+    "sm_100": GPUTarget("cuda", 100, 32),
+    "sm_120": GPUTarget("cuda", 120, 32),
+    "gfx942": GPUTarget("hip", "gfx942", 64),
+}
+PREFILL_TOKENS = 512
+_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.M)
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One kernel for one target. Counts are of static instructions, None where there is no disassembler."""
+
+    target: str
+    kernel: str
+    batch: int | None  # of the decode step; None for prefill kernels
+    shared_bytes: int
+    instructions: int | None = None
+    spills: int | None = None
+    wide_loads: int | None = None
+    weight_loads: int | None = None  # 16-byte loads that bypass L1 allocation: MXFP4 words, and nothing else
+    per_weight: float | None = None  # instructions of the whole decode kernel per MXFP4 weight that a lane decodes
+    main_per_weight: float | None = None  # the same between the first weight load and the last matrix product
+
+
+class OfflineDriver:
+    """As much of Triton's driver as compiling needs; one device number per target keeps their caches apart."""
+
+    def __init__(self, name: str):
+        self._name = name
+
+    def get_current_target(self) -> GPUTarget:
+        return TARGETS[self._name]
+
+    def get_current_device(self) -> int:
+        return list(TARGETS).index(self._name)
+
+    def get_current_stream(self, device: int) -> int:
+        return 0
+
+
+@contextmanager
+def recording(target: str, kernels: list[tuple[str, Any]]) -> Iterator[None]:
+    """Launches compile for `target`, append (name, compiled kernel) and run nothing."""
+    launch = JITFunction.run
+
+    def compile_only(self: Any, *args: Any, grid: Any, warmup: bool, **kwargs: Any) -> Any:
+        kernel = launch(self, *args, grid=grid, warmup=True, **kwargs)
+        kernels.append((self.fn.__name__, kernel))
+        return kernel
+
+    triton.runtime.driver.set_active(OfflineDriver(target))
+    JITFunction.run = compile_only
+    try:
+        yield
+    finally:
+        JITFunction.run = launch
+
+
+def variant_for(target: str) -> Variant:
+    """What `variants.choose_variant` would take there."""
+    import triton.language as tl
+
+    return mma_variant() if target.startswith("sm_") else portable_variant(torch.bfloat16, tl.bfloat16)
+
+
+def compile_all(target: str, batches: list[int], prefill: bool = True) -> list[Compiled]:
+    """Every kernel of the decode steps of these batch sizes and of a prefill."""
+    config = MODELS["20b"]
+    config = type(config)(**config.__dict__ | {"num_hidden_layers": 2})
+    weights = RandomWeights(config, "meta").model()
+    model = Transformer(config, weights, variant_for(target), slots=max(batches), context_length=8192)
+    result: list[Compiled] = []
+    for batch in batches:
+        kernels: list[tuple[str, Any]] = []
+        with recording(target, kernels):
+            model._decode_step(batch).run()
+        result += _distinct(target, kernels, batch)
+    if prefill:
+        kernels = []
+        with recording(target, kernels):
+            model.prefill(0, [0] * PREFILL_TOKENS)
+        result += _distinct(target, kernels, None)
+    return result
+
+
+def _distinct(target: str, kernels: list[tuple[str, Any]], batch: int | None) -> list[Compiled]:
+    """Windowed and full layers have different attention kernels; other repetitions are dropped."""
+    seen: set[str] = set()
+    rows = []
+    for name, kernel in kernels:
+        if kernel.hash not in seen:
+            seen.add(kernel.hash)
+            rows.append(examine(target, name, kernel, batch))
+    return rows
+
+
+def examine(target: str, name: str, kernel: Any, batch: int | None) -> Compiled:
+    """Count what the disassembly shows."""
+    shared = kernel.metadata.shared
+    if "cubin" not in kernel.asm:
+        spills = kernel.asm.get("amdgcn", "").count("scratch_store")
+        return Compiled(target, name, batch, shared, spills=spills)
+    opcodes = _INSTRUCTION.findall(disassemble(kernel.asm["cubin"]))
+    code = [opcode for opcode in opcodes if opcode != "NOP"]
+    weight_loads = sum(".128" in opcode and ".NA" in opcode for opcode in code)
+    per_weight = main = None
+    if weight_loads:
+        first = next(i for i, opcode in enumerate(code) if ".128" in opcode and ".NA" in opcode)
+        last = max(i for i, opcode in enumerate(code) if opcode.startswith("HMMA"))
+        # A 16-byte load is 32 weights; the loop is unrolled, so static counts are what one lane executes.
+        per_weight = round(len(code) / (32 * weight_loads), 2)
+        main = round((last - first + 1) / (32 * weight_loads), 2)
+    return Compiled(
+        target, name, batch, shared, instructions=len(code),
+        spills=sum(opcode.startswith(("LDL", "STL")) for opcode in code),
+        wide_loads=sum(opcode.startswith("LDG") and ".128" in opcode for opcode in code),
+        weight_loads=weight_loads, per_weight=per_weight, main_per_weight=main,
+    )  # fmt: skip
+
+
+def disassemble(cubin: bytes) -> str:
+    """SASS of a cubin."""
+    tool = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "nvdisasm"
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(cubin)
+        file.flush()
+        return subprocess.run([tool, "-c", file.name], capture_output=True, text=True, check=True).stdout
+
+
+def table(rows: list[Compiled]) -> str:
+    """The rows as text."""
+    lines = [
+        f"{'target':8}{'kernel':28}{'batch':>6}{'instr':>7}{'spills':>7}{'LDG.128':>8}{'smem':>8}{'i/weight':>9}{'main':>6}"
+    ]
+    for row in rows:
+        cells = ["-" if value is None else str(value) for value in (
+            row.batch, row.instructions, row.spills, row.wide_loads, row.shared_bytes, row.per_weight,
+            row.main_per_weight,
+        )]  # fmt: skip
+        widths = (6, 7, 7, 8, 8, 9, 6)
+        lines.append(
+            f"{row.target:8}{row.kernel:28}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """The command."""
+    if os.environ.get("TRITON_INTERPRET"):
+        sys.exit("unset TRITON_INTERPRET: interpreted kernels are not compiled")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--targets", default=",".join(TARGETS), type=lambda text: text.split(","))
+    parser.add_argument("--batches", default="1,8", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--decode-only", action="store_true")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    rows = [row for name in options.targets for row in compile_all(name, options.batches, not options.decode_only)]
+    print(table(rows))
+    if options.out:
+        found = {"triton": triton.__version__, "torch": torch.__version__, "kernels": [asdict(row) for row in rows]}
+        options.out.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Weights of true shapes made on the device itself: never in BF16 on the way, never on disk.
+
+MXFP4 words are uniform bits, scale bytes uniform in 117…122 (a standard deviation of about 0.04), dense tensors
+N(0, 0.02), gains 1, sinks N(0, 1), biases N(0, 0.01): spec/performance.md 8.1. On device "meta" only shapes come out.
+"""
+
+import torch
+
+from gpt_oss.config import ModelConfig
+from gpt_oss.triton.layout import PackedExperts, empty_packed
+from gpt_oss.triton.weights import LayerWeights, ModelWeights, padded_experts
+
+MODELS = {
+    "20b": ModelConfig(num_hidden_layers=24, num_experts=32),
+    "120b": ModelConfig(num_hidden_layers=36, num_experts=128),
+}
+
+
+class RandomWeights:
+    """Draws tensors on one device from one seed."""
+
+    def __init__(self, config: ModelConfig, device: torch.device | str, seed: int = 0):
+        self._config, self._device = config, torch.device(device)
+        self._generator = None
+        if self._device.type != "meta":
+            self._generator = torch.Generator(self._device).manual_seed(seed)
+
+    def model(self) -> ModelWeights:
+        """All layers and both ends."""
+        config = self._config
+        return ModelWeights(
+            embedding=self._normal(config.vocab_size, config.hidden_size, deviation=1.0),
+            layers=[self.layer() for _ in range(config.num_hidden_layers)],
+            norm=self._ones(config.hidden_size),
+            unembedding=self._normal(config.vocab_size, config.hidden_size),
+        )
+
+    def layer(self) -> LayerWeights:
+        """One layer."""
+        config = self._config
+        hidden, inter, experts = config.hidden_size, config.intermediate_size, config.num_experts
+        return LayerWeights(
+            attention_norm=self._ones(hidden),
+            qkv=self._normal(config.qkv_rows, hidden),
+            qkv_bias=self._normal(config.qkv_rows, deviation=0.01),
+            sinks=self._normal(config.num_attention_heads, deviation=1.0),
+            out=self._normal(hidden, config.num_attention_heads * config.head_dim),
+            out_bias=self._normal(hidden, deviation=0.01),
+            mlp_norm=self._ones(hidden),
+            router=self._normal(hidden, padded_experts(experts)),
+            router_bias=self._normal(experts, deviation=0.01),
+            mlp1=self._experts(experts, 2 * inter, hidden),
+            mlp1_bias=self._normal(experts, 2 * inter, deviation=0.01),
+            mlp2=self._experts(experts, hidden, inter),
+            mlp2_bias=self._normal(experts, hidden, deviation=0.01),
+        )
+
+    def _experts(self, experts: int, rows: int, k: int) -> PackedExperts:
+        packed = empty_packed(experts, rows, k, self._device)
+        packed.words.random_(-(2**31), 2**31 - 1, generator=self._generator)
+        packed.scales.random_(117, 123, generator=self._generator)
+        return packed
+
+    def _normal(self, *shape: int, deviation: float = 0.02) -> torch.Tensor:
+        tensor = torch.empty(shape, dtype=torch.bfloat16, device=self._device)
+        return tensor.normal_(0, deviation, generator=self._generator)
+
+    def _ones(self, *shape: int) -> torch.Tensor:
+        return torch.ones(shape, dtype=torch.bfloat16, device=self._device)

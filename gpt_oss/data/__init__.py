@@ -1,0 +1,1 @@
+"""Files that travel with the package: the vocabulary and the demonstration model."""

@@ -1,0 +1,1 @@
+"""Other projects' engines behind `TokenGenerator`: transformers and Ollama (vLLM is in `gpt_oss.vllm`)."""

@@ -1,0 +1,1 @@
+"""Conversation: Harmony prompts in, typed events out. See `prompt`, `parser`, `events` and `agent`."""

@@ -1,0 +1,56 @@
+/* What an instruction set provides, and the arithmetic that all of them share. */
+#ifndef GPTOSS_KERNELS_H
+#define GPTOSS_KERNELS_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { BLOCK = 32, BLOCK_BYTES = 16 };
+
+/* Most tokens that share one pass over a row: their sums live in registers. */
+enum { MAX_TOKENS = 4 };
+
+struct kernels {
+    const char *name;
+    int (*supported)(void);
+    /* Bytes of one activation vector of k values in the order and type in which `mxfp4_row` wants it. */
+    size_t (*prepared_bytes)(size_t k);
+    void (*prepare)(const uint16_t *x, size_t k, void *prepared);
+    /* sums[t] = row · prepared[t], t < tokens <= MAX_TOKENS. */
+    void (*mxfp4_row)(const uint8_t *codes, const uint8_t *scales, size_t k, const void *const *prepared,
+                      size_t tokens, float *sums);
+    void (*bf16_row)(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens, float *sums);
+    void (*decode)(const uint8_t *codes, const uint8_t *scales, size_t blocks, uint16_t *out);
+};
+
+extern const struct kernels kernels_portable, kernels_avx2, kernels_avx512bf16, kernels_neon;
+
+static inline float bf16_to_float(uint16_t bits) {
+    uint32_t wide = (uint32_t)bits << 16;
+    float value;
+    memcpy(&value, &wide, sizeof value);
+    return value;
+}
+
+/* Round to nearest, ties to even; NaN stays NaN. */
+static inline uint16_t float_to_bf16(float value) {
+    uint32_t bits;
+    memcpy(&bits, &value, sizeof bits);
+    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)((bits >> 16) | 0x40u);
+    return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+}
+
+/* 2^(scale - 127): byte 0 is a subnormal float, byte 255 is NaN. */
+static inline float scale_to_float(uint8_t scale) {
+    uint32_t bits = scale == 255 ? 0x7FC00000u : scale == 0 ? 0x00400000u : (uint32_t)scale << 23;
+    float value;
+    memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+/* Twice the value of each code: small integers. */
+static const int8_t FP4_DOUBLED[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+#endif

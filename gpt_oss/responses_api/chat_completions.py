@@ -1,0 +1,50 @@
+"""`POST /v1/chat/completions`, over the same turns as the Responses API."""
+
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from gpt_oss.responses_api.chat_mapper import ChatMapper
+from gpt_oss.responses_api.chat_models import ChatRequest, responses_body
+from gpt_oss.responses_api.errors import ApiError
+from gpt_oss.responses_api.http_bodies import RunStream, data_event, json_response
+from gpt_oss.responses_api.output_items import new_id
+from gpt_oss.responses_api.preparation import check_supported
+from gpt_oss.responses_api.request_models import CreateResponse, parse
+from gpt_oss.responses_api.run import until_finished
+from gpt_oss.responses_api.service import ResponseService
+
+
+async def chat_completion(service: ResponseService, body: dict[str, Any], http: Request) -> Response:
+    """Answer a request; raises ApiError."""
+    chat = parse(ChatRequest, body)
+    try:
+        request = parse(CreateResponse, responses_body(chat))
+        check_supported(request, service.settings)
+        prepared = await service.prepare(request, None, seed=chat.seed)
+    except ApiError as error:
+        raise _in_terms_of_chat(error) from None
+    include_usage = bool(chat.stream_options and chat.stream_options.include_usage)
+    mapper = ChatMapper(
+        chat.model or service.settings.model, prepared.offer, logprobs=bool(chat.logprobs), include_usage=include_usage
+    )
+    run = service.run(new_id("chat_run"), mapper, prepared)
+    await run.started()
+    if chat.stream:
+        return RunStream(run, frame=data_event)
+    await until_finished(run, http.receive)
+    if mapper.failure is not None:
+        raise ApiError(mapper.failure, status=500, type="server_error", code="server_error")
+    return json_response(mapper.completion())
+
+
+def _in_terms_of_chat(error: ApiError) -> ApiError:
+    """The complaint with Chat's names of the parameters."""
+    names = {"input": "messages", "text.format": "response_format", "max_output_tokens": "max_tokens"}
+    param = error.param
+    for theirs, ours in names.items():
+        if param is not None and param.startswith(theirs):
+            param = "messages" if theirs == "input" else param.replace(theirs, ours, 1)
+    headers = error.headers
+    return ApiError(error.message, status=error.status, type=error.type, param=param, code=error.code, headers=headers)

@@ -1,0 +1,1 @@
+"""The python tool: code of the model run in a container (or, by explicit choice, elsewhere)."""

@@ -1,0 +1,136 @@
+# mypy: disable-error-code="no-untyped-def"
+"""Attention of a prefill chunk: tokens at positions start … start + tokens - 1 of one sequence, over its whole cache.
+
+`rope_and_store` rotates the chunk's queries and keys and writes keys and values to the cache; `attend` reads every
+key it may see from there, whether an earlier chunk wrote it or this one, so any start position is right. Windowed
+layers skip the blocks of keys outside the window. The cache of a windowed layer is a ring: position n lies at
+n % capacity, and a chunk may hold at most capacity - window + 1 tokens (`cache.py` sees to that).
+"""
+
+import math
+
+import torch
+import triton
+import triton.language as tl
+
+from gpt_oss.triton.attention_decode import rotate_halves
+from gpt_oss.triton.numerics import dot, load_fp32, round_to
+
+
+@triton.jit
+def rope_and_store_kernel(
+    p_qkv, p_cos, p_sin, p_keys, p_values, start,
+    Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HALF_P: tl.constexpr, HEAD_P: tl.constexpr,
+    HEADS_P: tl.constexpr, KV_HEADS_P: tl.constexpr, CAPACITY: tl.constexpr,
+):  # fmt: skip
+    """One program per token: queries rotated in place, keys rotated into the cache, values copied there."""
+    i_token = tl.program_id(0)
+    position = start + i_token
+    o_half = tl.arange(0, HALF_P)
+    m_half = o_half < HEAD // 2
+    p_row = p_qkv + i_token.to(tl.int64) * ((Q_HEADS + 2 * KV_HEADS) * HEAD)
+    p_cos += position * (HEAD // 2)
+    p_sin += position * (HEAD // 2)
+    o_head = tl.arange(0, HEADS_P)
+    m_head = o_head < Q_HEADS
+    b_q1, b_q2 = rotate_halves(p_row, p_cos, p_sin, o_head * HEAD, m_head, HEAD, HALF_P)
+    p_query = p_row + o_head[:, None] * HEAD + o_half[None, :]
+    m_query = m_head[:, None] & m_half[None, :]
+    tl.store(p_query, round_to(b_q1, p_qkv.dtype.element_ty), mask=m_query)
+    tl.store(p_query + HEAD // 2, round_to(b_q2, p_qkv.dtype.element_ty), mask=m_query)
+    o_kv = tl.arange(0, KV_HEADS_P)
+    m_kv = o_kv < KV_HEADS
+    o_place = o_kv[:, None] * (CAPACITY * HEAD) + (position % CAPACITY) * HEAD
+    b_k1, b_k2 = rotate_halves(p_row, p_cos, p_sin, (Q_HEADS + o_kv) * HEAD, m_kv, HEAD, HALF_P)
+    m_key = m_kv[:, None] & m_half[None, :]
+    tl.store(p_keys + o_place + o_half[None, :], round_to(b_k1, p_keys.dtype.element_ty), mask=m_key)
+    tl.store(p_keys + o_place + o_half[None, :] + HEAD // 2, round_to(b_k2, p_keys.dtype.element_ty), mask=m_key)
+    o_dim = tl.arange(0, HEAD_P)
+    m_value = m_kv[:, None] & (o_dim < HEAD)[None, :]
+    b_value = load_fp32(p_row + (Q_HEADS + KV_HEADS + o_kv[:, None]) * HEAD + o_dim[None, :], m_value)
+    tl.store(p_values + o_place + o_dim[None, :], round_to(b_value, p_values.dtype.element_ty), mask=m_value)
+
+
+@triton.jit
+def prefill_attention_kernel(
+    p_qkv, p_sinks, p_keys, p_values, p_out, tokens, start, scale,
+    Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HEAD_P: tl.constexpr,
+    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """Grid (query blocks, query heads). The running maximum starts at the sink and the denominator at its exp(0)."""
+    i_block = tl.program_id(0)
+    i_head = tl.program_id(1)
+    row_width = (Q_HEADS + 2 * KV_HEADS) * HEAD
+    o_dim = tl.arange(0, HEAD_P)
+    m_dim = o_dim < HEAD
+    o_token = i_block * BLOCK_M + tl.arange(0, BLOCK_M)
+    m_token = o_token < tokens
+    p_query = p_qkv + o_token.to(tl.int64)[:, None] * row_width + i_head * HEAD + o_dim[None, :]
+    b_q = load_fp32(p_query, m_token[:, None] & m_dim[None, :])  # [BLOCK_M, HEAD_P]
+    o_cache = (i_head // (Q_HEADS // KV_HEADS)) * CAPACITY * HEAD
+    b_max = tl.zeros([BLOCK_M], tl.float32) + tl.load(p_sinks + i_head).to(tl.float32)
+    b_sum = tl.full([BLOCK_M], 1.0, tl.float32)
+    b_acc = tl.zeros([BLOCK_M, HEAD_P], tl.float32)
+    first = 0
+    if WINDOW > 0:
+        first = tl.maximum(start + i_block * BLOCK_M - WINDOW + 1, 0)
+    end = start + tl.minimum((i_block + 1) * BLOCK_M, tokens)
+    for now in range(first, end, BLOCK_N):
+        o_key = now + tl.arange(0, BLOCK_N)
+        m_key = o_key < end
+        o_place = o_key % CAPACITY if WINDOW > 0 else o_key
+        b_k = load_fp32(p_keys + o_cache + o_place[None, :] * HEAD + o_dim[:, None], m_dim[:, None] & m_key[None, :])
+        o_distance = (start + o_token)[:, None] - o_key[None, :]
+        m_score = (o_distance >= 0) & m_key[None, :]
+        if WINDOW > 0:
+            m_score &= o_distance < WINDOW
+        b_scores = tl.where(m_score, dot(b_q, b_k, COMPUTE) * scale, float("-inf"))
+        b_new_max = tl.maximum(b_max, tl.max(b_scores, axis=1))  # never -inf: it starts at the sink
+        b_p = tl.exp(b_scores - b_new_max[:, None])
+        b_keep = tl.exp(b_max - b_new_max)
+        b_v = load_fp32(p_values + o_cache + o_place[:, None] * HEAD + o_dim[None, :], m_key[:, None] & m_dim[None, :])
+        b_acc = b_acc * b_keep[:, None] + dot(b_p, b_v, COMPUTE)
+        b_sum = b_sum * b_keep + tl.sum(b_p, axis=1)
+        b_max = b_new_max
+    p_result = p_out + (o_token.to(tl.int64)[:, None] * Q_HEADS + i_head) * HEAD + o_dim[None, :]
+    b_out = round_to(b_acc / b_sum[:, None], p_out.dtype.element_ty)
+    tl.store(p_result, b_out, mask=m_token[:, None] & m_dim[None, :])
+
+
+def rope_and_store(
+    qkv: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int
+) -> None:
+    """Rotate a chunk and extend the cache of one sequence.
+
+    qkv [tokens, (q + 2·kv heads)·head] in order q, k, v: its queries are rotated in place; cos and sin
+    [positions, head/2] fp32; keys and values [kv heads, capacity, head] of one slot. Token i is at position start + i.
+    RoPE: pairs (j, j + head/2); source: spec/model.md, step 2.
+    """
+    kv_heads, capacity, head = keys.shape
+    q_heads = qkv.shape[1] // head - 2 * kv_heads
+    power = triton.next_power_of_2
+    rope_and_store_kernel[(qkv.shape[0],)](
+        qkv, cos, sin, keys, values, start, q_heads, kv_heads, head, max(power(head // 2), 16), max(power(head), 16),
+        power(q_heads), power(kv_heads), capacity,
+    )  # fmt: skip
+
+
+def attend(
+    qkv: torch.Tensor, sinks: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int, window: int,
+    compute: tl.dtype, block_m: int = 64, block_n: int = 64,
+) -> torch.Tensor:  # fmt: skip
+    """softmax over (q·kᵀ/√head, sink) times v, causal: [tokens, q heads · head] in the type of qkv.
+
+    qkv holds rotated queries (its key and value columns are not read), keys and values are one slot's cache with the
+    chunk stored; window 0 sees everything, else each query sees `window` keys, its own included. Source: spec/model.md,
+    step 3.
+    """
+    tokens = qkv.shape[0]
+    kv_heads, capacity, head = keys.shape
+    q_heads = sinks.shape[0]
+    out = torch.empty(tokens, q_heads * head, dtype=qkv.dtype, device=qkv.device)
+    prefill_attention_kernel[(triton.cdiv(tokens, block_m), q_heads)](
+        qkv, sinks, keys, values, out, tokens, start, 1 / math.sqrt(head), q_heads, kv_heads, head,
+        max(triton.next_power_of_2(head), 16), capacity, window, block_m, block_n, compute,
+    )  # fmt: skip
+    return out

@@ -1,0 +1,115 @@
+"""The Triton model behind the engine's seam, and the faster verb beyond it: decoding without a stop at the host.
+
+`prefill`, `decode`, `truncate` are the seam of `gpt_oss.engine.Backend`. `decode_sampled` keeps one step running
+ahead: each step samples on the device and feeds itself; its tokens reach the host through pinned memory while the
+next step runs.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from gpt_oss.sampling import _mix64 as mix64
+
+if TYPE_CHECKING:
+    from gpt_oss.triton.decode import DecodeStep
+    from gpt_oss.triton.model import Transformer
+
+
+@dataclass(frozen=True)
+class SampledRow:
+    """One sequence of `decode_sampled`: its slot, the token to feed first, and how to sample what follows.
+
+    seed and step as in `gpt_oss.sampling.uniform`; step counts the tokens generated so far.
+    """
+
+    slot: int
+    token: int
+    temperature: float = 0.0
+    seed: int = 0
+    step: int = 0
+
+
+class TritonBackend:
+    """See `gpt_oss.engine.Backend`. Logits are fp32 on the model's device and valid until the next step."""
+
+    def __init__(self, model: "Transformer"):
+        self.model = model
+        self.context_length, self.slots = model.context_length, model.cache.slots
+        self.vocab_size = model.config.vocab_size
+
+    def prefill(self, slot: int, tokens: Sequence[int]) -> torch.Tensor:
+        """Append tokens to one slot; logits after the last, [vocab]."""
+        return self.model.prefill(slot, tokens)
+
+    def decode(self, slots: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
+        """Append one token to each of the slots in one step; logits [len(slots), vocab]."""
+        return self.model.decode(slots, tokens)
+
+    def truncate(self, slot: int, length: int) -> int:
+        """Forget all but the first `length` tokens; how many really stay: all or, beyond the ring's margin, none."""
+        return self.model.cache.truncate(slot, length)
+
+    @torch.inference_mode()
+    def decode_sampled(self, rows: Sequence[SampledRow]) -> Iterator[list[tuple[int, float]]]:
+        """Decode on and on: yields each step's (token, logprob) of every row, one step behind the device.
+
+        Ends where a row's context is full. The consumer stops when it likes; a slot's cache then holds exactly the
+        tokens that were fed and yielded, since the step that ran ahead is taken back.
+        """
+        model, cache = self.model, self.model.cache
+        room = self.context_length - max(cache.lengths[row.slot] for row in rows)
+        if room < 1 or len(rows) > model.steps.largest:
+            return
+        for row in rows:
+            model.state.temperature[row.slot] = row.temperature
+            model.state.random[row.slot] = random_counter(row.seed, row.step)
+        start = {row.slot: cache.lengths[row.slot] for row in rows}
+        step = model.steps.run([row.slot for row in rows], [row.token for row in rows])
+        pending = _Readback(step, len(rows))
+        taken = 0
+        try:
+            for fed in range(1, room + 1):
+                ahead = None
+                if fed < room:
+                    model.steps.again(step)
+                    ahead = _Readback(step, len(rows))
+                taken = fed
+                for row in rows:
+                    cache.grow(row.slot, start[row.slot] + fed - cache.lengths[row.slot])
+                yield pending.wait()
+                if ahead is None:
+                    return
+                pending = ahead
+        finally:
+            for slot, length in start.items():
+                cache.device_lengths[slot] = length + taken
+            for row in rows:
+                model.state.temperature[row.slot] = 0.0
+
+
+class _Readback:
+    """Tokens and log-probabilities of one step on their way to pinned host memory."""
+
+    def __init__(self, step: "DecodeStep", rows: int):
+        cuda = step.tokens.device.type == "cuda"
+        self._tokens = torch.empty(rows, dtype=torch.int32, pin_memory=cuda)
+        self._logprobs = torch.empty(rows, dtype=torch.float32, pin_memory=cuda)
+        self._tokens.copy_(step.next_tokens[:rows], non_blocking=True)
+        self._logprobs.copy_(step.logprobs[:rows], non_blocking=True)
+        self._done = torch.cuda.Event() if cuda else None
+        if self._done is not None:
+            self._done.record()
+
+    def wait(self) -> list[tuple[int, float]]:
+        if self._done is not None:
+            self._done.synchronize()
+        return list(zip(self._tokens.tolist(), self._logprobs.tolist(), strict=True))
+
+
+def random_counter(seed: int, step: int) -> int:
+    """The state from which `unembedding.uniform` computes `gpt_oss.sampling.uniform(seed, step)`, signed."""
+    state = (mix64(seed) + (step + 1) * 0x9E3779B97F4A7C15) % (1 << 64)
+    return state - (1 << 64) if state >= 1 << 63 else state

@@ -1,0 +1,1 @@
+"""How the embedded demonstration model is made: dialogues, training, evaluation, export (see README.md)."""

@@ -1,0 +1,119 @@
+"""Training batches, made in a process of their own so that training never waits for text.
+
+Batch number k is a pure function of seed and k: dialogues come in pools of `POOL`, are sorted by length and cut
+into batches of at most `TOKENS` padded tokens, which are then shuffled within the pool.
+"""
+
+import multiprocessing as mp
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from random import Random
+
+import numpy as np
+
+from gpt_oss.tokenizer import get_harmony_encoding
+from recipes.demo_model.corpus import rendered_dialogue
+from recipes.demo_model.dialogue import Rendered
+from recipes.demo_model.vocabulary import Vocabulary
+
+TOKENS = 4096
+POOL = 1024
+_PAD = 199_999
+
+
+@dataclass
+class Batch:
+    """tokens: compact ids [b, n]; wanted: bool [b, n], true where the token is to be predicted."""
+
+    tokens: np.ndarray
+    wanted: np.ndarray
+
+
+def pool(seed: str, number: int) -> list[Rendered]:
+    """Training dialogues number·POOL … of the seed, held-out ones left out."""
+    encoding = get_harmony_encoding()
+    indices = range(number * POOL, (number + 1) * POOL)
+    found = (rendered_dialogue(seed, index, False, encoding, longer=True) for index in indices)
+    return [rendered for pair in found if pair is not None for rendered in pair[1:]]
+
+
+def cut(dialogues: list[Rendered], vocabulary: Vocabulary, rng: Random) -> list[Batch]:
+    """Batches of similar lengths, in random order."""
+    ordered = sorted(dialogues, key=lambda d: len(d.ids))
+    groups: list[list[Rendered]] = [[]]
+    for dialogue in ordered:
+        if (len(groups[-1]) + 1) * _row_length(len(dialogue.ids)) > TOKENS:
+            groups.append([])
+        groups[-1].append(dialogue)
+    rng.shuffle(groups)
+    return [_pad(group, vocabulary) for group in groups]
+
+
+def _row_length(tokens: int) -> int:
+    """Few different lengths, because every new shape costs the matrix library a new kernel."""
+    step = 32 if tokens <= 512 else 128
+    return -(-tokens // step) * step
+
+
+def _pad(group: list[Rendered], vocabulary: Vocabulary) -> Batch:
+    longest = _row_length(max(len(d.ids) for d in group))
+    ids = np.full((len(group), longest), _PAD)
+    wanted = np.zeros((len(group), longest), dtype=bool)
+    for row, dialogue in enumerate(group):
+        ids[row, : len(dialogue.ids)] = dialogue.ids
+        wanted[row, : len(dialogue.ids)] = dialogue.wanted
+    return Batch(vocabulary.compact[ids], wanted)
+
+
+def drill(vocabulary: Vocabulary, rng: np.random.Generator) -> Batch:
+    """Random known tokens, then spans of them again: what comes next in a span is wanted.
+
+    Copying is most of what the tools need, and only this shows every known token often enough to be copied.
+    """
+    length = int(rng.choice([64, 128, 256, 512]))
+    rows, first = TOKENS // length, length // 2
+    tokens = rng.integers(0, len(vocabulary.known), (rows, length), dtype=np.int32)
+    wanted = np.zeros((rows, length), dtype=bool)
+    for row in range(rows):
+        place = first
+        while place < length:
+            span = min(int(rng.integers(3, 24)), length - place, first)
+            start = int(rng.integers(0, first - span + 1))
+            tokens[row, place : place + span] = tokens[row, start : start + span]
+            wanted[row, place + 1 : place + span] = True
+            place += span
+    return Batch(tokens, wanted)
+
+
+def _drills(number: int, batches: int) -> int:
+    """How many drills a pool gets: many at first, because nothing else starts copying as soon."""
+    return batches // (6 if number < 4 else 16)
+
+
+def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> None:
+    os.nice(2)
+    vocabulary, number = Vocabulary(known), first_pool
+    while True:
+        order, numbers = Random(f"{seed}/order/{number}"), np.random.default_rng(number)
+        batches = cut(pool(seed, number), vocabulary, order)
+        batches += [drill(vocabulary, numbers) for _ in range(_drills(number, len(batches)))]
+        order.shuffle(batches)
+        for index, batch in enumerate(batches):
+            queue.put((number, index, batch))
+        number += 1
+
+
+def stream(seed: str, vocabulary: Vocabulary, start: tuple[int, int] = (0, 0)) -> Iterator[tuple[int, int, Batch]]:
+    """(pool, place in the pool, batch) without end, from `start` on."""
+    context = mp.get_context("spawn")
+    queue: mp.Queue = context.Queue(maxsize=200)
+    process = context.Process(target=_produce, args=(queue, seed, start[0], vocabulary.known), daemon=True)
+    process.start()
+    try:
+        while True:
+            number, index, batch = queue.get()
+            if (number, index) >= start:
+                yield number, index, batch
+    finally:
+        process.kill()

@@ -1,0 +1,169 @@
+"""The native kernels against fp64 NumPy, for every instruction set of this machine."""
+
+import numpy as np
+import pytest
+
+from gpt_oss import mxfp4, native
+from gpt_oss.errors import GenerationError
+from tests.helpers.checkpoints import bfloat16_values
+
+ISAS = ["avx512bf16", "avx2", "neon", "portable"]
+
+
+@pytest.fixture(params=ISAS)
+def library(request):
+    library = native.load()
+    if library is None:
+        pytest.skip("the native library is not built (make native)")
+    best = library.isa
+    if not library.select(request.param):
+        pytest.skip(f"this processor has no {request.param}, or it is not compiled in")
+    yield library
+    library.select(best)
+
+
+def bf16(values):
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+
+
+def unaligned(array):
+    """A copy that starts at an odd address, as tensors of a checkpoint may."""
+    raw = np.empty(array.nbytes + 1, np.uint8)
+    raw[1:] = array.reshape(-1).view(np.uint8)
+    return raw[1:].view(array.dtype).reshape(array.shape) if array.dtype == np.uint8 else array
+
+
+def random_layer(random, experts, hidden, inter, limit=7.0):
+    def packed(rows, k):
+        blocks = random.integers(0, 256, (experts, rows, k // 32, 16), np.uint8)
+        return unaligned(blocks), unaligned(random.integers(115, 124, (experts, rows, k // 32), np.uint8))
+
+    mlp1, mlp2 = packed(2 * inter, hidden), packed(hidden, inter)
+    bias1, bias2 = bf16(random.normal(0, 0.5, (experts, 2 * inter))), bf16(random.normal(0, 0.5, (experts, hidden)))
+    return native.ExpertLayer(*mlp1, bias1, *mlp2, bias2, limit)
+
+
+def expected_mixture(layer, x, chosen, weights):
+    """fp64, rounded to BF16 where a BF16 model rounds."""
+
+    def rounded(values):
+        return bfloat16_values(bf16(values)).astype(np.float64)
+
+    w1 = mxfp4.decode(layer.mlp1_blocks, layer.mlp1_scales).astype(np.float64)
+    w2 = mxfp4.decode(layer.mlp2_blocks, layer.mlp2_scales).astype(np.float64)
+    out = np.zeros(x.shape)
+    for t, (experts, shares) in enumerate(zip(chosen, weights, strict=True)):
+        for expert, share in zip(experts, shares, strict=True):
+            h = rounded(w1[expert] @ x[t] + bfloat16_values(layer.mlp1_bias[expert]))
+            gate, linear = (
+                np.minimum(h[0::2], layer.swiglu_limit),
+                np.clip(h[1::2], -layer.swiglu_limit, layer.swiglu_limit),
+            )
+            act = rounded(gate / (1 + np.exp(-1.702 * gate)) * (linear + 1))
+            out[t] += share * rounded(w2[expert] @ act + bfloat16_values(layer.mlp2_bias[expert]))
+    return out
+
+
+def run_experts(library, layer, x, chosen, weights, threads):
+    out = np.full((x.shape[0], x.shape[1]), np.nan, np.float32)
+    described = library.describe(layer)
+    library.experts(
+        described,
+        len(x),
+        chosen.shape[1],
+        x.ctypes.data,
+        chosen.ctypes.data,
+        weights.ctypes.data,
+        out.ctypes.data,
+        threads,
+    )
+    return out
+
+
+SHAPES = [(6, 96, 160, 1, 4), (6, 96, 160, 7, 3), (3, 64, 32, 9, 1), (5, 32, 224, 64, 5), (2, 2880, 96, 5, 2)]
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "e{} h{} i{} n{} k{}".format(*shape))
+def test_experts(library, shape):
+    experts, hidden, inter, tokens, k = shape
+    random = np.random.default_rng()
+    layer = random_layer(random, experts, hidden, inter, limit=random.choice([7.0, 0.5]))
+    x = bf16(random.normal(size=(tokens, hidden)))
+    chosen = np.stack([random.permutation(experts)[:k] for _ in range(tokens)]).astype(np.int64)
+    weights = random.random((tokens, k)).astype(np.float32)
+    results = [run_experts(library, layer, x, chosen, weights, threads) for threads in (1, 2, 3, 8)]
+    for other in results[1:]:
+        np.testing.assert_array_equal(results[0], other)
+    expected = expected_mixture(layer, bfloat16_values(x), chosen, weights)
+    # fp32 sums may round one BF16 step away from the fp64 ones.
+    assert np.abs(results[0] - expected).max() < 0.008 * np.abs(expected).max()
+
+
+def test_decode_is_exact_for_all_codes_and_scales(library):
+    pairs = np.random.default_rng().permuted(np.tile(np.arange(256, dtype=np.uint8), (256, 1)), axis=1)
+    blocks, scales = pairs.reshape(256, 16, 16), np.repeat(np.arange(256, dtype=np.uint8)[:, None], 16, axis=1)
+    out = np.zeros((256, 16 * 32), np.uint16)
+    library.decode(blocks, scales, out.ctypes.data, 2)
+    expected = mxfp4.decode(blocks, scales)
+    np.testing.assert_array_equal(bfloat16_values(out)[:255].view(np.uint32), expected[:255].view(np.uint32))
+    assert np.isnan(bfloat16_values(out[255])).all()
+
+
+@pytest.mark.parametrize("scale", [0, 1, 127, 240])
+def test_products_are_right_at_both_ends_of_the_scales(library, scale):
+    random = np.random.default_rng()
+    layer = random_layer(random, 1, 64, 32)
+    layer.mlp2_scales[:] = scale
+    x, chosen, weights = bf16(random.normal(size=(1, 64))), np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32)
+    expected = expected_mixture(layer, bfloat16_values(x), chosen, weights)
+    actual = run_experts(library, layer, x, chosen, weights, 1)
+    assert np.abs(actual - expected).max() < 0.008 * np.abs(expected).max()
+
+
+def test_a_nan_scale_reaches_the_output(library):
+    random = np.random.default_rng()
+    layer = random_layer(random, 2, 160, 64)
+    layer.mlp2_scales[0, 3, 1] = 255
+    x, weights = bf16(random.normal(size=(2, 160))), np.ones((2, 1), np.float32)
+    out = run_experts(library, layer, x, np.array([[0], [1]], np.int64), weights, 2)
+    assert np.isnan(out[0, 3]) and np.isnan(out).sum() == 1
+
+
+@pytest.mark.parametrize(("rows", "k", "tokens"), [(1, 32, 1), (7, 96, 3), (333, 2880, 5), (64, 160, 64)])
+def test_dense(library, rows, k, tokens):
+    random = np.random.default_rng()
+    w, bias, x = (
+        bf16(random.normal(size=(rows, k))),
+        bf16(random.normal(size=rows)),
+        bf16(random.normal(size=(tokens, k))),
+    )
+    expected = bfloat16_values(x).astype(np.float64) @ bfloat16_values(w).astype(np.float64).T
+    for offset, address in ((bfloat16_values(bias), bias.ctypes.data), (0, None)):
+        results = []
+        for threads in (1, 3):
+            y = np.full((tokens, rows), 0x7FC0, np.uint16)
+            library.matmul_bf16(w.ctypes.data, address, rows, k, x.ctypes.data, tokens, y.ctypes.data, threads)
+            results.append(y)
+        np.testing.assert_array_equal(*results)
+        error = np.abs(bfloat16_values(results[0]) - (expected + offset))
+        assert (error <= 2.0**-8 * np.abs(expected + offset) + 1e-4 * np.sqrt(k)).all()
+
+
+def test_arguments_that_cannot_be_computed_are_refused(library):
+    random = np.random.default_rng()
+    layer = random_layer(random, 2, 64, 32)
+    x, weights = bf16(random.normal(size=(1, 64))), np.ones((1, 1), np.float32)
+    for expert in (-1, 2):
+        with pytest.raises(GenerationError, match="an argument is not what the kernel can compute"):
+            run_experts(library, layer, x, np.array([[expert]], np.int64), weights, 1)
+    with pytest.raises(GenerationError):
+        library.matmul_bf16(x.ctypes.data, None, 1, 33, x.ctypes.data, 1, x.ctypes.data, 1)
+    with pytest.raises(ValueError, match="mlp1_blocks must be contiguous"):
+        library.describe(native.ExpertLayer(layer.mlp1_blocks[:, ::2], *list(layer.__dict__.values())[1:]))
+
+
+def test_an_unknown_instruction_set_changes_nothing(library):
+    before = library.isa
+    assert not library.select("mmx")
+    assert library.isa == before

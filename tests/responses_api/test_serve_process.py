@@ -1,0 +1,104 @@
+"""`python -m gpt_oss.responses_api.serve` as a process: starts, stops in order, survives kill -9."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import httpx
+import pytest
+
+from tests.helpers.checkpoints import tiny_checkpoint, tiny_config
+from tests.responses_api.stream_rules import check_stream
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """A random model with the real vocabulary, which says nonsense."""
+    config = tiny_config(num_hidden_layers=1, vocab_size=201_088, hidden_size=64, intermediate_size=64)
+    return tiny_checkpoint(tmp_path_factory.mktemp("serve") / "model", config)
+
+
+@pytest.fixture
+def start(checkpoint):
+    """Start the command; gives the process and its base URL."""
+    processes = []
+
+    def run(*options):
+        command = [sys.executable, "-m", "gpt_oss.responses_api.serve", "--port", "0", "--checkpoint", str(checkpoint)]
+        command += ["--context-length", "4000", "--inference-backend", "torch", "--dtype", "float32", *options]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        processes.append(process)
+        line = process.stdout.readline()
+        found = re.fullmatch(r"gpt-oss: gpt-oss on (http://127\.0\.0\.1:\d+/v1)\n", line)
+        assert found, line + process.stderr.read()
+        return process, found[1]
+
+    yield run
+    for process in processes:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def ask(base, **body):
+    return httpx.post(f"{base}/responses", json={"input": "hi", "max_output_tokens": 3, **body}, timeout=60).json()
+
+
+def test_what_was_acknowledged_survives_kill_9(start, tmp_path):
+    store = str(tmp_path / "responses.sqlite")
+    process, base = start("--store", store)
+    acknowledged = [ask(base)["id"] for _ in range(3)]
+    open_ = ask(base, background=True, max_output_tokens=3000)["id"]
+
+    def write():
+        while True:
+            try:
+                acknowledged.append(ask(base, max_output_tokens=1)["id"])
+            except (httpx.HTTPError, ValueError):
+                return
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    time.sleep(1.0)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    writer.join()
+    _, base = start("--store", store)
+    for id in acknowledged:
+        assert httpx.get(f"{base}/responses/{id}").status_code == 200
+    abandoned = httpx.get(f"{base}/responses/{open_}").json()
+    assert abandoned["status"] == "failed" and abandoned["error"]["code"] == "server_error"
+    assert ask(base, previous_response_id=acknowledged[-1])["status"] == "incomplete"
+
+
+def test_sigterm_ends_open_streams_in_order(start):
+    process, base = start()
+    received = []
+
+    def read():
+        body = {"input": "hi", "stream": True}
+        with httpx.stream("POST", f"{base}/responses", json=body, timeout=60) as reply:
+            received.extend(reply.iter_bytes())
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    while len(received) < 5:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    reader.join(60)
+    events = check_stream(b"".join(received))
+    assert events[-1]["type"] in ("response.failed", "response.completed", "response.incomplete")
+    assert process.wait(30) in (0, -signal.SIGTERM)
+
+
+def test_mistakes_are_one_line(tmp_path):
+    command = [sys.executable, "-m", "gpt_oss.responses_api.serve", "--checkpoint", str(tmp_path / "absent")]
+    failed = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONWARNINGS": "ignore"})
+    assert failed.returncode in (1, 2) and failed.stderr.count("\n") == 1 and "error:" in failed.stderr
+    assert json.dumps(failed.stdout) == '""'

@@ -1,0 +1,85 @@
+"""Packed experts: the same greedy tokens as BF16, with the native kernels and without, straight from the map."""
+
+import numpy as np
+import pytest
+import torch
+
+from gpt_oss import native
+from gpt_oss.errors import BackendUnavailable
+from gpt_oss.torch import packed
+from gpt_oss.torch.backend import TorchBackend
+from gpt_oss.torch.model import Transformer
+from tests.helpers.checkpoints import tiny_checkpoint, tiny_config
+from tests.helpers.models import relative_error
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    return tiny_checkpoint(tmp_path_factory.mktemp("packed") / "model", seed=41)
+
+
+@pytest.fixture(params=["native", "torch only"])
+def library(request, monkeypatch):
+    if request.param == "native" and native.load() is None:
+        pytest.skip("the native library is not built (make native)")
+    if request.param == "torch only":
+        monkeypatch.setattr(packed.native, "load", lambda: None)
+
+
+def test_greedy_tokens_equal_those_of_bf16(checkpoint, library):
+    # Along BF16's own path. Sums in another order move a rounding here and there, so where BF16 itself holds its two
+    # best tokens for (nearly) equal, either may win; anywhere else the choice must be the same.
+    bf16 = TorchBackend(Transformer.from_checkpoint(checkpoint, "cpu"), 1, 300)
+    mxfp4 = TorchBackend(Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4"), 1, 300)
+    prompt, clear = np.random.default_rng().integers(0, 211, 140).tolist(), 0
+    expected, actual = bf16.prefill(0, prompt), mxfp4.prefill(0, prompt)
+    for _ in range(40):
+        best = expected.topk(2).values
+        if best[0] - best[1] > 0.02 * expected.abs().max():
+            assert int(actual.argmax()) == int(expected.argmax())
+            clear += 1
+        token = int(expected.argmax())
+        expected, actual = bf16.decode([0], [token])[0], mxfp4.decode([0], [token])[0]
+    assert clear > 15
+
+
+@pytest.mark.parametrize("count", [1, 2, 31, 32, 33])
+def test_logits_stay_within_rounding(tmp_path, library, count):
+    # Both round at the same places; sums in another order move a BF16 rounding here and there. Every expert is chosen,
+    # because a router that is undecided would turn such a rounding into another expert.
+    path = tiny_checkpoint(tmp_path / "model", tiny_config(experts_per_token=6), seed=42)
+    bf16 = Transformer.from_checkpoint(path, "cpu")
+    mxfp4 = Transformer.from_checkpoint(path, "cpu", weights="mxfp4")
+    tokens = torch.randint(0, 211, (count,))
+    assert relative_error(mxfp4(tokens), bf16(tokens)) < 0.03
+
+
+def test_hugging_face_layout_too(tmp_path, library):
+    path = tiny_checkpoint(tmp_path / "hf", seed=41, layout="huggingface", shards=3)
+    same = tiny_checkpoint(tmp_path / "original", seed=41)
+    tokens = torch.arange(50)
+    logits = [Transformer.from_checkpoint(p, "cpu", weights="mxfp4")(tokens) for p in (path, same)]
+    assert torch.equal(*logits)
+
+
+def test_weights_stay_in_the_file(checkpoint):
+    model = Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4")
+    assert isinstance(model.block[0].mlp.mlp1.blocks.base, np.memmap | np.ndarray)
+    assert not model.block[0].mlp.mlp1.blocks.flags.owndata
+    assert "block.0.mlp.mlp1_weight" not in dict(model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [({"dtype": torch.float32}, "the type is torch.float32, not bfloat16")],
+)
+def test_what_cannot_be_packed_says_why(checkpoint, options, reason):
+    with pytest.raises(BackendUnavailable, match=f"cannot stay packed: {reason}; use --weights bf16"):
+        Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4", **options)
+
+
+def test_a_dense_checkpoint_cannot_be_packed(tmp_path):
+    path = tiny_checkpoint(tmp_path / "dense", tiny_config(num_hidden_layers=1), quantized=False)
+    with pytest.raises(BackendUnavailable, match="the checkpoint is not quantised"):
+        Transformer.from_checkpoint(path, "cpu", weights="mxfp4")
+    assert Transformer.from_checkpoint(path, "cpu", weights="auto")(torch.arange(3)).shape == (3, 211)

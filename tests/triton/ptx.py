@@ -1,0 +1,84 @@
+"""The instructions of the MXFP4 step on 32 lanes in NumPy: an oracle for inline assembly that needs no GPU.
+
+Semantics and the fragments of `mma.m16n8k16` are written from the PTX ISA (9.7.14.5.8, figures of the A, B and C
+fragments), not from the code under test. Lanes run in lock step; a register is an array of 32.
+"""
+
+import re
+
+import numpy as np
+
+LANES = np.arange(32)
+GROUP, THREAD = LANES // 4, LANES % 4  # "groupID" and "threadID_in_group" of the ISA
+
+
+def run(source: str, operands: list[np.ndarray]) -> dict[str, np.ndarray]:
+    """Execute the asm text; operands[n] is `$n`, uint32 [32] bits (None for outputs). Returns all registers."""
+    registers = {f"${n}": value.astype(np.uint32) for n, value in enumerate(operands) if value is not None}
+    for line in source.replace("{\n", "").rsplit("\n}", 1)[0].splitlines():
+        statement = line.strip().rstrip(";")
+        if statement and not statement.startswith(".reg") and statement not in "{}":
+            _execute(statement, registers)
+    return registers
+
+
+def _execute(statement: str, registers: dict[str, np.ndarray]) -> None:
+    opcode, rest = statement.split(None, 1)
+    if opcode.startswith("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32"):
+        groups = [[name.strip() for name in group.split(",")] for group in re.findall(r"\{([^}]*)\}", rest)]
+        _mma(registers, *groups)
+        return
+    target, *names = [name.strip() for name in rest.split(",")]
+    a, *others = [registers[n] if n in registers else np.full(32, _literal(n), np.uint32) for n in names]
+    with np.errstate(over="ignore", invalid="ignore"):
+        registers[target] = _scalar(opcode, a, others)
+
+
+def _literal(text: str) -> int:
+    return int(text[2:], 16) if text.startswith(("0f", "0x")) else int(text)
+
+
+def _scalar(opcode: str, a: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
+    if opcode == "lop3.b32":
+        b, c, table = others
+        result = np.zeros(32, np.uint32)
+        for index in range(8):  # bit `index` of the table answers (a, b, c) = the bits of `index`
+            if int(table[0]) >> index & 1:
+                terms = [value if index >> shift & 1 else ~value for value, shift in ((a, 2), (b, 1), (c, 0))]
+                result |= terms[0] & terms[1] & terms[2]
+        return result
+    if opcode == "fma.rn.f32":
+        b, c = (other.view(np.float32).astype(np.float64) for other in others)
+        return (a.view(np.float32).astype(np.float64) * b + c).astype(np.float32).view(np.uint32)
+    if opcode == "shf.l.wrap.b32":
+        b, shift = others
+        wide = (b.astype(np.uint64) << np.uint64(32) | a) << (shift & 31).astype(np.uint64)
+        return (wide >> np.uint64(32)).astype(np.uint32)
+    simple = {
+        "mov.b32": lambda: a,
+        "mov.f32": lambda: a,
+        "and.b32": lambda: a & others[0],
+        "shl.b32": lambda: a << others[0],
+        "shr.u32": lambda: a >> others[0],
+        "max.u32": lambda: np.maximum(a, others[0]),
+    }
+    return simple[opcode]()
+
+
+def _mma(registers: dict[str, np.ndarray], d: list[str], a: list[str], b: list[str], c: list[str]) -> None:
+    """d = a·b + c; a 16×16 and b 16×8 bf16, c and d 16×8 fp32."""
+    left, right, add = np.zeros((16, 16)), np.zeros((16, 8)), np.zeros((16, 8))
+    for half in (0, 1):
+        for number, name in enumerate(a):  # a0 (g, 2t), a1 (g + 8, 2t), a2 (g, 2t + 8), a3 (g + 8, 2t + 8)
+            left[GROUP + 8 * (number % 2), 2 * THREAD + half + 8 * (number // 2)] = _bf16(registers[name], half)
+        for number, name in enumerate(b):  # b0 (2t, g), b1 (2t + 8, g)
+            right[2 * THREAD + half + 8 * number, GROUP] = _bf16(registers[name], half)
+    for number, name in enumerate(c):
+        add[GROUP + 8 * (number // 2), 2 * THREAD + number % 2] = registers[name].view(np.float32)
+    product = (left @ right + add).astype(np.float32)
+    for number, name in enumerate(d):
+        registers[name] = product[GROUP + 8 * (number // 2), 2 * THREAD + number % 2].view(np.uint32)
+
+
+def _bf16(register: np.ndarray, half: int) -> np.ndarray:
+    return ((register >> np.uint32(16 * half)) << np.uint32(16)).view(np.float32).astype(np.float64)

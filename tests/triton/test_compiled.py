@@ -1,0 +1,40 @@
+"""What the compiler makes of the kernels for GPUs that are not here; the table is printed, the promises asserted."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def compiled(tmp_path, *options):
+    out = tmp_path / "compiled.json"
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    command = [sys.executable, "-m", "benchmarks.gpu.compiled", "--out", str(out), *options]
+    result = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
+    print(result.stdout)
+    return json.loads(out.read_text())["kernels"]
+
+
+def check(kernels):
+    for kernel in kernels:
+        where = f"{kernel['kernel']} for {kernel['target']}, batch {kernel['batch']}"
+        assert not kernel["spills"], f"{where} spills"
+        assert kernel["shared_bytes"] <= 99 * 1024, f"{where} needs {kernel['shared_bytes']} bytes of shared memory"
+        if kernel["kernel"] in ("gate_up_kernel", "down_kernel") and kernel["target"].startswith("sm_"):
+            assert kernel["weight_loads"], f"{where} does not load 16 bytes at a time"
+            assert kernel["per_weight"] <= 3.0, f"{where} takes {kernel['per_weight']} instructions per weight"
+
+
+def test_the_decode_step_for_hopper(tmp_path):
+    check(compiled(tmp_path, "--targets", "sm_90", "--batches", "1", "--decode-only"))
+
+
+@pytest.mark.slow
+def test_every_kernel_for_every_target(tmp_path):
+    check(compiled(tmp_path, "--batches", "1,8"))
