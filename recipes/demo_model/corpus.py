@@ -1,7 +1,7 @@
 # ruff: noqa: E501 - tables of phrasings read better with one kind per line
 """Dialogues without end: `dialogue(seed, index)` is a pure function, so that a run can stop and go on anywhere.
 
-Every dialogue draws a scenario (system and developer message, tools on offer) and one to five exchanges that fit it.
+Every dialogue draws a scenario (system and developer message, tools on offer) and one to four exchanges that fit it.
 The test split is cut out by `dialogue.is_held_out`; both splits come from the same function.
 """
 
@@ -70,7 +70,7 @@ def dialogue(seed: str, index: int, longer: bool = False) -> tuple[Scenario, lis
     memory.date = setting.scenario.date
     memory.cutoff = setting.scenario.cutoff or "2024-06"
     exchanges: list[Exchange] = []
-    count = rng.choice([1, 1, 1, 1, 1, 2, 2, 2, 3, 4, 5])
+    count = rng.choice([1, 1, 1, 1, 1, 1, 2, 2, 3, 4])
     scenario = setting.scenario
     if longer and rng.random() < 0.6 and not (scenario.functions or scenario.browser or scenario.python):
         count = rng.choice([4, 6, 8, 10])

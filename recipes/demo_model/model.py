@@ -17,6 +17,10 @@ from gpt_oss.config import ModelConfig
 from gpt_oss.torch.model import SWIGLU_ALPHA, Transformer
 
 
+COMPUTE = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
+"""Type of the products in training: BF16 where the processor multiplies it, else fp32, which is far faster there."""
+
+
 def demo_config(vocab_size: int) -> ModelConfig:
     """The shape of the demo model; everything that is not a size is as in the released models."""
     return ModelConfig(
@@ -202,7 +206,7 @@ class TrainingTransformer(Transformer):
         flat = F.pad(tokens.flatten(), (0, total - b * n))
         positions = F.pad(torch.arange(n).repeat(b), (0, total - b * n))
         cos, sin = self.cos[positions], self.sin[positions]
-        x = F.embedding(flat, self.embedding.weight.bfloat16())
+        x = F.embedding(flat, self.embedding.weight.to(COMPUTE))
         for block in self.block:
             x = self._block(block, x, cos, sin, (b, n))
         return _norm(x, self.norm.scale)
@@ -210,7 +214,7 @@ class TrainingTransformer(Transformer):
     def _block(self, block: nn.Module, x: Tensor, cos: Tensor, sin: Tensor, shape: tuple[int, int]) -> Tensor:
         attn, mlp = block.attn, block.mlp
         q, k, v = _queries_keys_values(
-            x, attn.norm.scale, attn.qkv.weight.bfloat16(), attn.qkv.bias.bfloat16(), cos, sin,
+            x, attn.norm.scale, attn.qkv.weight.to(COMPUTE), attn.qkv.bias.to(COMPUTE), cos, sin,
             attn.heads, attn.kv_heads,
         )  # fmt: skip
         mixed = _attend(q, k, v, attn.sinks, shape, attn.window or shape[1])
@@ -220,10 +224,10 @@ class TrainingTransformer(Transformer):
         w1 = torch.cat((w1[:, ::2].flatten(0, 1), w1[:, 1::2].flatten(0, 1)))
         b1 = torch.cat((mlp.mlp1_bias[:, ::2].flatten(), mlp.mlp1_bias[:, 1::2].flatten()))
         w2 = w2.transpose(0, 1).flatten(1)
-        half = (t.bfloat16() for t in (attn.out.weight, attn.out.bias))
+        half = (t.to(COMPUTE) for t in (attn.out.weight, attn.out.bias))
         return _after_attention(
-            x, mixed, *half, mlp.norm.scale, mlp.gate.weight.bfloat16(), mlp.gate.bias.bfloat16(),
-            w1.bfloat16(), b1.bfloat16(), w2.bfloat16(), mlp.mlp2_bias.bfloat16(), self.config.experts_per_token,
+            x, mixed, *half, mlp.norm.scale, mlp.gate.weight.to(COMPUTE), mlp.gate.bias.to(COMPUTE),
+            w1.to(COMPUTE), b1.to(COMPUTE), w2.to(COMPUTE), mlp.mlp2_bias.to(COMPUTE), self.config.experts_per_token,
         )  # fmt: skip
 
 
@@ -271,7 +275,7 @@ class TokenLoss(torch.autograd.Function):
         rows, count = len(embedding), len(targets)
         # Few different heights: every new shape costs the matrix library a new kernel, and memory for it.
         hidden = F.pad(hidden, (0, 0, 0, -count % 256))
-        padded = F.pad(embedding.bfloat16(), (0, 0, 0, -rows % 64))
+        padded = F.pad(embedding.to(COMPUTE), (0, 0, 0, -rows % 64))
         logits = hidden @ padded.T
         log_sums, largest = _log_sums(logits, unknown, rows)
         log_sums, largest = log_sums[:count], largest[:count]

@@ -7,10 +7,12 @@ Muon (Jordan et al., 2024): momentum, then the nearest orthogonal matrix by five
 import torch
 from torch import Tensor
 
+from recipes.demo_model.model import COMPUTE
+
 
 def orthogonalise(matrices: Tensor) -> Tensor:
     """Approximately U·Vᵀ of each matrix in [..., rows, columns]; singular values end up in about 0.7 … 1.2."""
-    x = matrices.bfloat16()
+    x = matrices.to(COMPUTE)
     wide = x.shape[-2] <= x.shape[-1]
     x = x if wide else x.mT
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -5,9 +5,11 @@ from random import Random
 
 from recipes.demo_model import facts
 from recipes.demo_model.dialogue import Exchange, Thought
-from recipes.demo_model.phrasing import ASKING, dress, request, typo
+from recipes.demo_model.phrasing import ASKING, dress, request, typo, upper_first
 from recipes.demo_model.skills_chat import FALLBACK, FALLBACK_THOUGHT, Memory, thought
 
+_SHARED_CAPITALS = ("Czechia", "England")
+"""Other names in the table have the same capital, so that asking back has two answers."""
 TOO_LARGE = "That calculation is too large for me. I add and subtract numbers up to 99 and know small products."
 OPERATORS = {
     "+": (("{a} + {b}", "{a}+{b}", "{a} plus {b}", "the sum of {a} and {b}", "{a} and {b} together", "{a} added to {b}"),
@@ -49,15 +51,9 @@ def known(a: int, op: str, b: int) -> bool:
 
 
 def solve(a: int, op: str, b: int) -> tuple[str, str]:
-    """The calculation as the model writes it ('7 * 25 = 140 + 35 = 175') and its steps for the high effort."""
-    if op == "+":
-        tens, ones = a // 10 * 10 + b // 10 * 10, a % 10 + b % 10
-        steps = f"The tens give {a // 10 * 10} + {b // 10 * 10} = {tens}. The ones give {a % 10} + {b % 10} = {ones}."
-        return f"{a} + {b} = {a + b}", f"{steps} Together that is {tens} + {ones} = {a + b}."
-    if op == "-":
-        back = a - b // 10 * 10
-        steps = f"First {a} - {b // 10 * 10} = {back}. Then {back} - {b % 10} = {a - b}."
-        return f"{a} - {b} = {a - b}", steps
+    """The calculation as the model writes it ('17 + 25 = 37 + 5 = 42') and its steps for the high effort."""
+    if op in "+-":
+        return _in_two_steps(a, op, b)
     if op == "*":
         return _product(a, b)
     if b == 0:
@@ -66,6 +62,17 @@ def solve(a: int, op: str, b: int) -> tuple[str, str]:
     tail = f" remainder {rest}" if rest else ""
     steps = f"The number {b} fits {quotient} times, because {b} * {quotient} = {b * quotient}. The rest is {rest}."
     return f"{a} / {b} = {quotient}{tail}", steps
+
+
+def _in_two_steps(a: int, op: str, b: int) -> tuple[str, str]:
+    """Tens first, then ones: two thousand steps to know instead of ten thousand sums."""
+    sign = 1 if op == "+" else -1
+    tens, ones = b // 10 * 10, b % 10
+    between, result = a + sign * tens, a + sign * b
+    if not tens or not ones:
+        return f"{a} {op} {b} = {result}", "That is one step."
+    steps = f"First {a} {op} {tens} = {between}. Then {between} {op} {ones} = {result}."
+    return f"{a} {op} {b} = {between} {op} {ones} = {result}", steps
 
 
 def _product(a: int, b: int) -> tuple[str, str]:
@@ -107,7 +114,7 @@ def operands(rng: Random) -> tuple[int, str, int]:
         return rng.randint(0, 99), op, b if rng.random() < 0.95 else 0
     top = 99 if rng.random() < 0.85 else 20
     a, b = rng.randint(0, top), rng.randint(0, top)
-    if op == "-" and a < b and rng.random() < 0.6:
+    if op == "-" and a < b and rng.random() < 0.85:
         a, b = b, a
     return a, op, b
 
@@ -147,7 +154,7 @@ def _three_terms(rng: Random, memory: Memory) -> Exchange:
     memory.number = a + b + c
     shown = rng.choice(["{a} + {b} + {c}", "{a}+{b}+{c}", "{a} plus {b} plus {c}", "the sum of {a}, {b} and {c}"])
     user = dress(rng, rng.choice(QUESTIONS[:8]).format(e=shown.format(a=a, b=b, c=c)))
-    text = f"{a} + {b} = {a + b} and {a + b} + {c} = {a + b + c}"
+    text = f"{solve(a, '+', b)[0]} and {solve(a + b, '+', c)[0]}"
     why = Thought(f"{text}.", f"I add in two steps: {text}.",
                   f"The user asks for three numbers. I add in two steps: {text}. I will state the result.")  # fmt: skip
     return Exchange("arithmetic", user, why, f"{a} + {b} + {c} = {a + b + c}.")
@@ -222,7 +229,7 @@ def capital(rng: Random, memory: Memory) -> Exchange:
     memory.capital_asked = True
     reason = f"The user asks for the capital of {country}, which is {city}."
     why = Thought(
-        f"{city}.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
+        f"{upper_first(country)}: {city}.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
     )
     return Exchange("capital", user, why, f"The capital of {country} is {city}.")
 
@@ -245,7 +252,7 @@ def _capital_question(rng: Random, country: str) -> str:
 
 
 def _reverse_capital(rng: Random) -> Exchange:
-    country = rng.choice([c for c in facts.CAPITALS if c not in ("Czechia", "England")])
+    country = rng.choice([c for c in facts.CAPITALS if c not in _SHARED_CAPITALS])
     city = facts.CAPITALS[country]
     text = rng.choice([
         "{v} is the capital of which country", "which country has the capital {v}", "{v} is the capital of what country",
@@ -254,9 +261,25 @@ def _reverse_capital(rng: Random) -> Exchange:
     ]).format(v=city)  # fmt: skip
     reason = f"The user asks which country has the capital {city}: it is {country}."
     why = Thought(
-        f"{country}.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
+        f"{city}: {country}.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
     )
     return Exchange("capital", dress(rng, text), why, f"{city} is the capital of {country}.")
+
+
+def fact(rng: Random) -> tuple[str, str]:
+    """A sum, capital or country as the model words it, cut before what it has to know."""
+    if rng.random() < 0.7:
+        start, *rest = solve(*operands(rng))[0].split(" = ")
+        return (f" {start} =", f" {' = '.join(rest)}") if rest else (f" {start[:-12]}", start[-12:])
+    country = rng.choice(list(facts.CAPITALS))
+    city = facts.CAPITALS[country]
+    if rng.random() < 0.3 and country not in _SHARED_CAPITALS:
+        wanted = country
+        forms = (f" {city}:", f" which country has the capital {city}: it is", f" {city} is the capital of")
+    else:
+        wanted = city
+        forms = (f" {upper_first(country)}:", f" the capital of {country}, which is", f" The capital of {country} is")
+    return rng.choice(forms), f" {wanted}"
 
 
 def not_a_capital(rng: Random, memory: Memory) -> Exchange:

@@ -206,7 +206,7 @@ def _article(rng: Random, memory: Memory, subject: str, asked: int, cursor: int)
     target = _sentence(rng, memory, _ATTRIBUTES[asked][1], subject)
     others = rng.sample([i for i in range(len(_ATTRIBUTES)) if i != asked], rng.randint(0, 4))
     body = [_sentence(rng, memory, _ATTRIBUTES[i][1], subject) for i in others]
-    for _ in range(rng.randint(0, 3)):
+    for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
         other = _subject(rng, memory)
         if other != subject:
             body.append(_sentence(rng, memory, rng.choice([_ATTRIBUTES[asked][1], rng.choice(_ATTRIBUTES)[1]]), other))

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt_oss.torch.model import Transformer
 from recipes.demo_model import batches
 from recipes.demo_model.model import TokenLoss, TrainingTransformer, demo_config
 from recipes.demo_model.optimizer import make_optimizers
@@ -59,6 +60,19 @@ class Run:
         self.model.initialise(0, torch.from_numpy(start))
         self.optimizers = make_optimizers(list(self.model.named_parameters()), peak)
         self.step, self.place, self.seconds = 0, (0, 0), 0.0
+
+    @classmethod
+    def from_checkpoint(cls, checkpoint: Path, seed: str, peak: float) -> "Run":
+        """A run whose weights are those of an exported model, at step 0 of a schedule of its own."""
+        trained = Transformer.from_checkpoint(checkpoint, device="cpu", dtype=torch.float32).state_dict()
+        rows = trained["embedding.weight"]
+        _, numbers, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
+        shared = int(counts.argmax())
+        known = (numbers != shared).nonzero()[:, 0]
+        compact = torch.cat((rows[known], rows[(numbers == shared).nonzero()[0]]))
+        run = cls(Vocabulary(known.numpy()), seed, peak)
+        run.model.load_state_dict(trained | {"embedding.weight": compact, "unembedding.weight": compact})
+        return run
 
     def save(self, path: Path) -> None:
         state = {
@@ -141,9 +155,21 @@ def plot(log: Path, picture: Path) -> None:
     figure.savefig(picture, dpi=120)
 
 
+def _new_run(options: argparse.Namespace) -> Run:
+    known = RUNS / "known.npy"
+    if options.start and not options.resume:
+        run = Run.from_checkpoint(options.start, options.seed, options.rate)
+        np.save(known, run.vocabulary.known)
+        return run
+    if not known.exists():
+        np.save(known, choose_vocabulary(f"{options.seed}-vocabulary", 12).known)
+    return Run(Vocabulary(np.load(known)), options.seed, options.rate)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Train the embedded demo model.")
     parser.add_argument("--resume", action="store_true", help="go on from runs/demo_model/last.pt")
+    parser.add_argument("--start", type=Path, help="begin with the weights of this exported checkpoint")
     parser.add_argument("--minutes", type=float, default=150, help="computing time of the whole schedule")
     parser.add_argument("--steps", type=int, help="length of the schedule in steps instead")
     parser.add_argument("--seed", default="demo", help="seed of the dialogues")
@@ -153,10 +179,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     RUNS.mkdir(parents=True, exist_ok=True)
     (RUNS / "train.pid").write_text(str(os.getpid()))
-    known = RUNS / "known.npy"
-    if not known.exists():
-        np.save(known, choose_vocabulary(f"{options.seed}-vocabulary", 12).known)
-    run = Run(Vocabulary(np.load(known)), options.seed, options.rate)
+    run = _new_run(options)
     if options.resume:
         run.restore(RUNS / "last.pt")
     train(run, options.minutes, options.steps)
