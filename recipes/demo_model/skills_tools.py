@@ -135,7 +135,7 @@ _ATTRIBUTES = (
     (("who owns {s}", "who is the owner of {s}"), "{S} belongs to {person}."),
     (("what is {s} made of", "which material is {s} made of"), "{S} is made of {material}."),
     (("who invented {s}", "who is the inventor of {s}"), "{S} was invented by {person}."),
-    (("what is {s}", "tell me about {s}", "information about {s}", "facts about {s}", "what do you know about {s}"),
+    (("what is {s}", "tell me about {s}", "what do you know about {s}"),
      "{S} is a {adjective} {noun} in {city}."),
     (("what is the population of {s}", "how many people live in {s}"), "{S} has {number} inhabitants."),
     (("who is the president of {s}", "who leads {s}"), "{S} is led by {person}."),
@@ -184,7 +184,7 @@ def _results(rng: Random, memory: Memory, query: str, subject: str, cursor: int)
     if rng.random() < 0.4:
         lines.insert(min(1, len(lines)), "URL: " if rng.random() < 0.5 else f"{rng.randint(1, 9)} results")
     bullet = rng.choice(["  * ", "* ", "", "- "])
-    for i in range(rng.choice([1, 1, 2, 3, 3, 5])):
+    for i in range(rng.choice([1, 1, 1, 2, 2, 3])):
         title = upper_first(subject) if i == 0 else f"{upper_first(words(rng, memory, 1, 3))}"
         domain = f"†{_domain(rng, memory)}" if rng.random() < 0.8 else ""
         lines.append(f"{bullet}【{i}†{title}{domain}】 {words(rng, memory, 0, 8)}".rstrip())
@@ -204,13 +204,13 @@ def _results(rng: Random, memory: Memory, query: str, subject: str, cursor: int)
 def _article(rng: Random, memory: Memory, subject: str, asked: int, cursor: int) -> tuple[str, str, int]:
     """A page, the sentence that answers attribute `asked`, and its line."""
     target = _sentence(rng, memory, _ATTRIBUTES[asked][1], subject)
-    others = rng.sample([i for i in range(len(_ATTRIBUTES)) if i != asked], rng.randint(0, 4))
+    others = rng.sample([i for i in range(len(_ATTRIBUTES)) if i != asked], rng.choice([0, 0, 1, 1, 2, 3]))
     body = [_sentence(rng, memory, _ATTRIBUTES[i][1], subject) for i in others]
-    for _ in range(rng.choice([0, 0, 0, 1, 1, 2])):
+    for _ in range(rng.choice([0, 0, 0, 0, 1, 2])):
         other = _subject(rng, memory)
         if other != subject:
             body.append(_sentence(rng, memory, rng.choice([_ATTRIBUTES[asked][1], rng.choice(_ATTRIBUTES)[1]]), other))
-    body += [upper_first(words(rng, memory, 3, 9)) + "." for _ in range(rng.randint(0, 4))]
+    body += [upper_first(words(rng, memory, 3, 9)) + "." for _ in range(rng.choice([0, 0, 1, 1, 2, 3]))]
     body.append(target)
     rng.shuffle(body)
     head = [f"# {upper_first(subject)}", ""] if rng.random() < 0.6 else rng.choice([[], [""], [upper_first(subject)]])
