@@ -34,7 +34,7 @@ typedef struct {
 } gpu_error;
 
 enum {
-    GPU_PAGE_BYTES = 16384,    /* wrapped memory starts and ends on such a page, whatever the host's page size is */
+    GPU_PAGE_BYTES = 16384,    /* wrapped memory is so many bytes or a multiple, whatever the host's page size is */
     GPU_SIMD_WIDTH = 32,       /* a device with another width is refused */
     GPU_MAX_BUFFERS = 8,       /* buffers of one dispatch, beside its arguments */
     GPU_MAX_ARGS_BYTES = 4096, /* Metal's limit for setBytes */
@@ -72,9 +72,9 @@ uint32_t gpu_kernel_max_threads(const gpu_kernel *kernel);
 /* `bytes` of memory, at least 1. Its contents are undefined (the emulator fills it with 0xFF bytes: NaNs). */
 bool gpu_buffer_create(gpu_device *device, size_t bytes, gpu_buffer **buffer, gpu_error *error);
 
-/* The caller's memory as a buffer, without a copy; it must stay mapped until the buffer is released. `pages` is a
- * multiple of GPU_PAGE_BYTES and `bytes` one too: map a file's size rounded up. What lies past the end of a file may not
- * be read, and what is mapped read-only may not be written, by kernels no less than by the host. */
+/* The caller's memory as a buffer, without a copy; it must stay mapped until the buffer is released. `pages` starts on
+ * a page of the host and `bytes` is a multiple of GPU_PAGE_BYTES: map a file's size rounded up. What lies past the end
+ * of a file may not be read, and what is mapped read-only may not be written, by kernels no less than by the host. */
 bool gpu_buffer_wrap(gpu_device *device, void *pages, size_t bytes, gpu_buffer **buffer, gpu_error *error);
 
 void gpu_buffer_release(gpu_buffer *buffer);

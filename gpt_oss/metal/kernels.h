@@ -5,10 +5,10 @@
  * bias, MXFP4 experts whose scale bytes are 14 larger than the OCP format's, q and k rows in rotary pairs and scaled
  * so that scores need no further factor. Shapes are free but for head_dim 64 and matrix widths of 32 n in MXFP4.
  *
- * All launchers return false with one sentence in *error, and append nothing that could be run, when a count is 0, a
- * slice is too short for its shape, an offset is not a multiple of 16 (of 2 for bf16 biases, of 4 for `random access`
- * rows of fp32) or the device refuses the launch. Shapes are given as [rows, columns] of fp32 unless they say bf16 or
- * u32.
+ * All launchers return false with one sentence in *error when a count is 0, a slice is too short for its shape or not
+ * aligned (fp32 activations, tables and bf16 matrices at multiples of 16; biases and norms of 2), or the device refuses
+ * a launch. What was appended by then must not be committed. Shapes are [rows, columns] of fp32 unless they say bf16
+ * or u32.
  */
 #ifndef GPTOSS_METAL_KERNELS_H
 #define GPTOSS_METAL_KERNELS_H
@@ -40,7 +40,7 @@ bool launch_rmsnorm(kernels *all, gpu_commands *commands, struct rmsnorm_args ar
 
 /* output [num_tokens, outputs] = or += input [num_tokens, inputs] · weightᵀ + bias: QKV, out projection with its
  * residual, router, unembedding. weight bf16 [outputs, inputs], bias bf16 [outputs]; without a bias the slice's buffer
- * may be null. Input and output must not overlap. Takes the tiled path from KERNELS_MANY_TOKENS on; _few and _many
+ * may be null. inputs is a multiple of 4. Input and output must not overlap. Takes the tiled path from KERNELS_MANY_TOKENS on; _few and _many
  * name one path and give equal results up to rounding. */
 bool launch_dense(kernels *all, gpu_commands *commands, struct dense_args args, gpu_slice input, gpu_slice weight,
                   gpu_slice bias, gpu_slice output, gpu_error *error);
@@ -83,8 +83,8 @@ typedef struct {
     uint32_t mlp2_blocks, mlp2_scales, mlp2_bias; /* u8 [H, I/32, 16], u8 [H, I/32], bf16 [H] */
 } experts_layout;
 
-/* Fill in stride and offsets from the counts, by the rules of the model file. False when the counts are not multiples
- * of 32 or an expert exceeds 4 GiB. */
+/* Fill in stride and offsets from hidden and intermediate, by the rules of the model file. False when they are not
+ * multiples of 32 or an expert exceeds 4 GiB. */
 bool experts_layout_fill(experts_layout *layout, gpu_error *error);
 
 /* Bytes of scratch that launch_experts needs for this many tokens. */
@@ -92,7 +92,7 @@ size_t experts_scratch_bytes(const experts_layout *layout, uint32_t num_tokens);
 
 /* residual [num_tokens, hidden] += weighted sum of the chosen experts of input [num_tokens, hidden].
  * weights: the layer's experts in the model file; chosen, gates: as launch_topk wrote them. A chosen expert that does
- * not exist counts as a row of NaN. scratch may be shared by all layers. */
+ * not exist makes the token's row NaN. scratch may be shared by all layers. */
 bool launch_experts(kernels *all, gpu_commands *commands, const experts_layout *layout, uint32_t num_tokens,
                     gpu_slice input, gpu_slice weights, gpu_slice chosen, gpu_slice gates, gpu_slice scratch,
                     gpu_slice residual, gpu_error *error);

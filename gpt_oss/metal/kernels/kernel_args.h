@@ -73,6 +73,7 @@ struct experts_args {
 
 struct combine_args {
     uint32_t num_tokens;
+    uint32_t num_experts;
     uint32_t num_active;
     uint32_t hidden;
 };
