@@ -1,5 +1,6 @@
 """`POST /v1/chat/completions`, over the same turns as the Responses API."""
 
+import asyncio
 from typing import Any
 
 from starlette.requests import Request
@@ -10,18 +11,16 @@ from gpt_oss.responses_api.chat_models import ChatRequest, responses_body
 from gpt_oss.responses_api.errors import ApiError
 from gpt_oss.responses_api.http_bodies import RunStream, data_event, json_response
 from gpt_oss.responses_api.output_items import new_id
-from gpt_oss.responses_api.preparation import check_supported
-from gpt_oss.responses_api.request_models import CreateResponse, parse
+from gpt_oss.responses_api.request_models import parse
 from gpt_oss.responses_api.run import until_finished
 from gpt_oss.responses_api.service import ResponseService
 
 
 async def chat_completion(service: ResponseService, body: dict[str, Any], http: Request) -> Response:
     """Answer a request; raises ApiError."""
-    chat = parse(ChatRequest, body)
+    chat = await asyncio.to_thread(parse, ChatRequest, body)
     try:
-        request = parse(CreateResponse, responses_body(chat))
-        check_supported(request, service.settings)
+        request = await service.parsed(responses_body(chat))
         prepared = await service.prepare(request, None, seed=chat.seed)
     except ApiError as error:
         raise _in_terms_of_chat(error) from None

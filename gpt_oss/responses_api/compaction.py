@@ -8,8 +8,7 @@ from gpt_oss.responses_api.conversation import seal
 from gpt_oss.responses_api.errors import ApiError
 from gpt_oss.responses_api.event_mapper import EventMapper
 from gpt_oss.responses_api.output_items import new_id
-from gpt_oss.responses_api.preparation import check_supported, response_fields
-from gpt_oss.responses_api.request_models import CreateResponse, parse
+from gpt_oss.responses_api.preparation import response_fields
 from gpt_oss.responses_api.run import until_finished
 from gpt_oss.responses_api.service import ResponseService, listed_input
 
@@ -27,8 +26,7 @@ async def compact(
     asked = [{"role": "user", "content": given}] if isinstance(given, str) else given
     items = [*asked, {"role": "user", "content": REQUEST}] if isinstance(asked, list | None) and asked else asked
     plain = {"tools": None, "tool_choice": None, "text": None, "store": False}
-    request = parse(CreateResponse, {**body, **plain, "input": items or REQUEST})
-    check_supported(request, service.settings)
+    request = await service.parsed({**body, **plain, "input": items or REQUEST})
     previous = await service.previous(request)
     if not asked and previous is None:
         raise ApiError("'input' is required.", param="input", code="missing_required_parameter")

@@ -4,6 +4,7 @@ Bodies are decoded here rather than by FastAPI, because its answers to a bad one
 one chunk: readers exist that lose an event which arrives in two.
 """
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -29,7 +30,7 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
                 raise ApiError(f"The request is larger than {limit:,} bytes.", status=413, code="request_too_large")
     except ClientDisconnect:
         raise ApiError("The request ended before its body was complete.") from None
-    return decode_object(bytes(content))
+    return await asyncio.to_thread(decode_object, bytes(content))
 
 
 def decode_object(content: bytes | str) -> dict[str, Any]:

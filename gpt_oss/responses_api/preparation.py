@@ -74,13 +74,13 @@ def prepare(
     request: CreateResponse,
     generator: TokenGenerator,
     settings: Settings,
-    history: Sequence[Entry] = (),
+    history: Sequence[dict[str, Any]] = (),
     *,
     seed: int | None = None,
 ) -> Prepared:
-    """Build the prompt and all options. Raises ApiError."""
+    """Build the prompt and all options. history: as `Record` keeps it. Raises ApiError."""
     offer = read_offer(request.tools, request.tool_choice, settings.hosted.keys())
-    entries = read_items(request.input, history)
+    entries = read_items(request.input, [Entry.from_dict(entry) for entry in history])
     format = request.text.format if request.text else None
     constraint = turn_grammar(request, offer, generator.vocab_size, generator.context_length)
     if constraint is not None and not getattr(generator, "honours_allowed_tokens", True):

@@ -27,6 +27,9 @@ logger = logging.getLogger(__name__)
 PORT = 8000
 SLOTS = 8
 API_KEY_VARIABLE = "GPT_OSS_API_KEY"
+# How long a thread may keep the interpreter while others want it. Every write to a socket gives it up and has to get it
+# back, which at Python's 5 ms adds up when prompts are being read in other threads.
+SWITCH_SECONDS = 0.0005
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 Load = Callable[[argparse.Namespace], "TokenGenerator | None"]
 
@@ -114,6 +117,7 @@ def _run(options: argparse.Namespace, load: Load) -> int:
         logger.warning("listening on %s without --api-key: whoever reaches this machine may use it", options.host)
     generator = load(options)
     assert generator is not None  # rank 0 has one
+    sys.setswitchinterval(SWITCH_SECONDS)
     with generator:
         _warm_up()
         app = create_api_server(generator, settings=settings)

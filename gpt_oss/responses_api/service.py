@@ -55,8 +55,7 @@ class ResponseService:
 
         For a background response this returns when it is stored as queued, else once it has started. Raises ApiError.
         """
-        request = parse(CreateResponse, body)
-        check_supported(request, self.settings)
+        request = await self.parsed(body)
         stored, background = request.store is not False, bool(request.background)
         if background and not stored:
             raise ApiError("Background responses need 'store' to be true.", param="background")
@@ -64,7 +63,7 @@ class ResponseService:
         mapper = made.mapper
 
         async def save(events: list[ApiEvent]) -> None:
-            await asyncio.to_thread(self.store.put, made.record(events))
+            await asyncio.to_thread(lambda: self.store.put(made.record(events)))
 
         if background:
             first = list(mapper.start(queued=True))
@@ -77,12 +76,17 @@ class ResponseService:
 
     async def announce(self, body: dict[str, Any], local: Records) -> tuple[Record, list[ApiEvent]]:
         """Answer a request that wants nothing generated: what may be continued, and its events."""
-        request = parse(CreateResponse, body)
-        check_supported(request, self.settings)
+        request = await self.parsed(body)
         made = await self._made(request, body, local)
         events = [*made.mapper.start(), *made.mapper.map(TurnDone("stop", ()))]
         await made.prepared.hosted.close()
         return made.record(events), events
+
+    async def parsed(self, body: dict[str, Any]) -> CreateResponse:
+        """The request in a body, checked; raises ApiError."""
+        request = await asyncio.to_thread(parse, CreateResponse, body)
+        check_supported(request, self.settings)
+        return request
 
     async def _made(self, request: CreateResponse, body: dict[str, Any], local: Records | None) -> "Made":
         prepared = await self.prepare(request, await self.previous(request, local))
@@ -97,8 +101,7 @@ class ResponseService:
 
     async def count_tokens(self, body: dict[str, Any]) -> int:
         """The length of the prompt that a request would make; raises ApiError."""
-        request = parse(CreateResponse, body)
-        check_supported(request, self.settings)
+        request = await self.parsed(body)
         prepared = await self.prepare(request, await self.previous(request))
         await prepared.hosted.close()
         return len(await asyncio.to_thread(render_for_completion, prepared.messages))
@@ -143,8 +146,8 @@ class ResponseService:
         """The turn for a request that continues `previous`. Raises ApiError."""
         if isinstance(request.input, list) and any(isinstance(item, ItemReference) for item in request.input):
             await asyncio.to_thread(self._resolve_references, request)
-        history = [Entry.from_dict(entry) for entry in previous.history] if previous else []
         try:
+            history = previous.history if previous else ()
             return await asyncio.to_thread(prepare, request, self.generator, self.settings, history, seed=seed)
         except GptOssError as error:
             raise api_error(error) from error

@@ -2,7 +2,6 @@
 
 import concurrent.futures
 import json
-import time
 
 import httpx
 import jsonschema
@@ -55,8 +54,6 @@ def test_the_fake_obeys_the_seam():
 def test_64_streams_at_once_give_the_texts_of_64_one_by_one(live):
     generator = EngineTokenGenerator(Babble(slots=16))
     base = live(generator=generator, slots=16)
-    health = base.replace("/v1", "/health")
-    waits = []
 
     def ask(number):
         body = {"input": f"Question {number}.", "stream": True, "temperature": 0, "max_output_tokens": 4}
@@ -66,17 +63,9 @@ def test_64_streams_at_once_give_the_texts_of_64_one_by_one(live):
 
     one_by_one = [ask(number) for number in range(STREAMS)]
     with concurrent.futures.ThreadPoolExecutor(STREAMS) as pool:
-        asked = [pool.submit(ask, number) for number in range(STREAMS)]
-        while not all(future.done() for future in asked):
-            began = time.monotonic()
-            assert httpx.get(health).status_code == 200
-            waits.append(time.monotonic() - began)
-            time.sleep(0.05)
-        at_once = [future.result() for future in asked]
+        at_once = list(pool.map(ask, range(STREAMS)))
     generator.close()
     assert at_once == one_by_one and len(set(at_once)) == STREAMS
-    # The client's own threads take their share of the two cores, so the bound is wide; a blocked loop takes seconds.
-    assert sorted(waits)[len(waits) // 2] < 1.0
 
 
 OBJECT = {"type": "object", "additionalProperties": False}
