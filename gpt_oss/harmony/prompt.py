@@ -11,6 +11,7 @@ linear time.
 import datetime
 import re
 import secrets
+import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, Protocol
 
@@ -41,6 +42,9 @@ LONG_TEXT = 10_000
 """Characters from which on a text is left to tiktoken altogether, which lets other threads run meanwhile."""
 _LONG_RUN = re.compile(rf"\S{{{LONG_RUN},}}|\s{{{LONG_RUN},}}")
 _LONG_RUN_IN_LINE = re.compile(rf"\S{{{LONG_RUN},}}|[^\S\n]{{{LONG_RUN},}}")
+# openai-harmony keeps the interpreter lock while it works: threads that waited for that would all stand in the way of a
+# server's event loop, so they wait here, where only one gets in.
+_RENDERING = threading.Lock()
 _WHITESPACE_CHUNK = re.compile(r"\s{100000}")
 """tiktoken's split pattern gives up (and panics) on white space several times as long."""
 
@@ -207,7 +211,9 @@ def _has_functions(message: Message) -> bool:
 def _render(message: Message, conversation_has_functions: bool) -> list[int]:
     options = RenderOptions(conversation_has_function_tools=conversation_has_functions)
     runs = _Runs()
-    ids = get_harmony_encoding().render(runs.shorten(message), options)
+    shortened = runs.shorten(message)
+    with _RENDERING:
+        ids = get_harmony_encoding().render(shortened, options)
     return runs.restore(ids, message) if runs.by_mark else ids
 
 

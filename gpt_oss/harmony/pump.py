@@ -4,8 +4,8 @@
 ends a turn from any thread, also from a signal handler.
 """
 
+import _thread
 import asyncio
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -54,7 +54,8 @@ class TokenPump:
         self._over = False
         self._cancelled = False
         self._generation: Generation | None = None
-        threading.Thread(target=self._work, name="token-pump", daemon=True).start()
+        # Thread.start() would wait until the new thread runs, and the event loop with it.
+        _thread.start_new_thread(self._work, ())
 
     @property
     def cached_tokens(self) -> int:
