@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from gpt_oss.config import ModelConfig
 from gpt_oss.errors import ContextOverflow
 from gpt_oss.rope import cos_sin
+from gpt_oss.torch import cpu
 from gpt_oss.torch.backend import TokenGenerator, choose_device
 from gpt_oss.torch.parallel import Parallel
 from gpt_oss.torch.weights import Weights, load_weights
@@ -41,13 +42,7 @@ def wide(x: Tensor) -> Tensor:
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """x Wᵀ + b. x: [..., k]; weight: [n, k]. Returns [..., n]."""
-    rows = x.shape[:-1].numel()
-    if x.device.type != "cpu" or rows > 16:
-        return F.linear(x, weight, bias)
-    # The same product as W xᵀ: CPU libraries then stream the big matrix, at 1.3 times the speed for few rows.
-    flat = x.reshape(rows, -1)
-    y = weight @ flat[0] if rows == 1 else (weight @ flat.mT).mT
-    return (y if bias is None else y + bias).reshape(*x.shape[:-1], -1)
+    return cpu.linear(x, weight, bias) if x.device.type == "cpu" else F.linear(x, weight, bias)
 
 
 class RMSNorm(nn.Module):

@@ -16,7 +16,6 @@ from torch.nn import functional as F
 from gpt_oss.config import ModelConfig
 from gpt_oss.torch.model import SWIGLU_ALPHA, Transformer
 
-
 COMPUTE = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.float32
 """Type of the products in training: BF16 where the processor multiplies it, else fp32, which is far faster there."""
 
