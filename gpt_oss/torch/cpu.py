@@ -48,10 +48,11 @@ def _emulated(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     differentiable = torch.is_grad_enabled() and (x.requires_grad or weight.requires_grad)
     if library is not None and 0 < len(x) <= NATIVE_ROWS and not differentiable and not weight.shape[1] % BLOCK:
         x, weight = x.contiguous(), weight.contiguous()
-        y = x.new_empty(len(x), len(weight))
+        n, k = weight.shape
+        y = x.new_empty(len(x), n)
         library.matmul_bf16(
-            weight.data_ptr(), None if bias is None else bias.data_ptr(), *weight.shape, x.data_ptr(), len(x),
-            y.data_ptr(), torch.get_num_threads(),
+            weight.data_ptr(), None if bias is None else bias.data_ptr(), n, k, x.data_ptr(), len(x), y.data_ptr(),
+            torch.get_num_threads(),
         )  # fmt: skip
         return y
     step = max(1, WIDENED_ELEMENTS // weight.shape[1])

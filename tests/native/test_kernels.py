@@ -1,4 +1,8 @@
-"""The native kernels against fp64 NumPy, for every instruction set of this machine."""
+"""The native kernels against fp64 NumPy: every instruction set of this machine, a build with address and
+undefined-behaviour sanitizers, and NEON in an emulator where one is installed (apt: qemu-user gcc-aarch64-linux-gnu).
+"""
+
+import shutil
 
 import numpy as np
 import pytest
@@ -6,18 +10,40 @@ import pytest
 from gpt_oss import mxfp4, native
 from gpt_oss.errors import GenerationError
 from tests.helpers.checkpoints import bfloat16_values
+from tests.native.remote import ISAS, RemoteLibrary, build
 
-ISAS = ["avx512bf16", "avx2", "neon", "portable"]
+SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
-@pytest.fixture(params=ISAS)
+@pytest.fixture(scope="module")
+def sanitized(tmp_path_factory):
+    if shutil.which("gcc") is None:
+        pytest.skip("no gcc")
+    return RemoteLibrary([str(build(tmp_path_factory.mktemp("sanitized"), "gcc", *SANITIZERS))])
+
+
+@pytest.fixture(scope="module")
+def emulated(tmp_path_factory):
+    missing = [program for program in ("aarch64-linux-gnu-gcc", "qemu-aarch64") if shutil.which(program) is None]
+    if missing:
+        pytest.skip(f"{missing[0]} is not installed: apt install qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross")
+    program = build(tmp_path_factory.mktemp("emulated"), "aarch64-linux-gnu-gcc")
+    return RemoteLibrary(["qemu-aarch64", "-L", "/usr/aarch64-linux-gnu", str(program)])
+
+
+HERE = [f"{isa}" for isa in ISAS]
+ELSEWHERE = [f"sanitized {isa}" for isa in ISAS] + ["emulated neon", "emulated portable"]
+
+
+@pytest.fixture(params=HERE + ELSEWHERE)
 def library(request):
-    library = native.load()
+    where, _, isa = request.param.rpartition(" ")
+    library = request.getfixturevalue(where) if where else native.load()
     if library is None:
         pytest.skip("the native library is not built (make native)")
     best = library.isa
-    if not library.select(request.param):
-        pytest.skip(f"this processor has no {request.param}, or it is not compiled in")
+    if not library.select(isa):
+        pytest.skip(f"this processor has no {isa}, or it is not compiled in")
     yield library
     library.select(best)
 
