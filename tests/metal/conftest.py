@@ -4,10 +4,14 @@ import platform
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from gpt_oss.demo import demo_checkpoint
+from gpt_oss.metal.converter import convert
 from tests.metal.emulated import COMPILER, KERNELS, Device, build
+from tests.metal.extension import load_extension
 
 
 @pytest.fixture(scope="session")
@@ -29,3 +33,15 @@ def plain_device(kernel_library: Path) -> Iterator[Device]:
     """For what does not depend on order or limits."""
     with Device(kernel_library) as made:
         yield made
+
+
+@pytest.fixture(scope="session")
+def extension(kernel_library: Path) -> ModuleType:
+    """`gpt_oss.metal._metal`, built over the emulated device; after it `gpt_oss.metal` can be used as installed."""
+    return load_extension(kernel_library)
+
+
+@pytest.fixture(scope="session")
+def demo_model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The embedded demo model, converted."""
+    return convert(demo_checkpoint(), tmp_path_factory.mktemp("metal") / "demo.bin")

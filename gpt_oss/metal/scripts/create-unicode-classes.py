@@ -28,16 +28,27 @@ FIRST_LETTERS = {"14.0": 0x10570, "15.0": 0x11F04, "15.1": 0x2EBF0, "16.0": 0x10
 
 
 def main() -> None:
-    """Ask for each class, check that they are disjoint, write the runs."""
+    """Ask for the classes of all characters and write their runs."""
+    classes = class_of_every_point()
+    OUTPUT.write_text(header(runs_of(classes), unicode_version(classes)), encoding="ascii")
+    sys.stdout.write(f"{OUTPUT}: {len(runs_of(classes))} runs\n")
+
+
+def class_of_every_point() -> list[int]:
+    """The number of each code point's class, 0 for CLASS_OTHER."""
     class_of = [0] * (LAST_POINT + 1)
     for number, pattern in enumerate(CLASSES.values(), start=1):
         for character in characters_of(pattern):
             if class_of[ord(character)]:
                 sys.exit(f"U+{ord(character):04X} belongs to two classes")
             class_of[ord(character)] = number
-    runs = [point << CLASS_BITS | kind for point, kind in enumerate(class_of) if not point or kind != class_of[point - 1]]
-    OUTPUT.write_text(header(runs, unicode_version(class_of)), encoding="ascii")
-    sys.stdout.write(f"{OUTPUT}: {len(runs)} runs\n")
+    return class_of
+
+
+def runs_of(class_of: list[int]) -> list[int]:
+    """First code point << CLASS_BITS | class, for each run of code points of one class."""
+    starts = (point for point, kind in enumerate(class_of) if not point or kind != class_of[point - 1])
+    return [point << CLASS_BITS | class_of[point] for point in starts]
 
 
 def characters_of(pattern: str) -> str:
