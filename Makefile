@@ -8,10 +8,10 @@ export PROMPT
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help native run serve test lint types check bench bench-gpu clean
+.PHONY: help native run serve test lint types check test-clients bench bench-gpu clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -55,6 +55,10 @@ types: $(VENV)/.installed-dev  ## mypy
 
 check: $(VENV)/.installed-dev $(NATIVE)
 	$(RUN) -m pytest
+
+test-clients: $(VENV)/.installed-dev $(NATIVE)  ## Codex, openai, Agents SDK and AI SDK from npm against the server
+	npm ci --prefix tests/clients --no-audit --no-fund
+	$(RUN) -m pytest -m slow tests/clients
 
 bench: $(VENV)/.installed-dev $(NATIVE)  ## CPU benchmarks; ratios against peers in the same run
 	$(RUN) -m benchmarks.cpu
