@@ -18,6 +18,9 @@ _Static_assert(sizeof(struct sample_args) == 12, "as in the kernels");
 
 enum { SIMDGROUP = GPU_SIMD_WIDTH, TILE_WIDTH = 32, TILE_THREAD_COUNT = 128, PREFILL_QUERIES = 16 };
 
+/* Beyond some threadgroups per token the device is full, and more only cost their start. */
+enum { DENSE_FEW_THREADGROUPS = 1024 };
+
 enum kernel_index {
     EMBEDDING,
     RMSNORM,
@@ -192,7 +195,9 @@ bool launch_dense_few(kernels *all, gpu_commands *commands, struct dense_args ar
     if (!check_dense(&args, input, weight, bias, output, error)) return false;
     uint32_t threads = threads_of(all, DENSE_FEW, 256);
     gpu_slice buffers[] = {input, weight, args.has_bias ? bias : weight, output};
-    uint32_t grid[] = {divide_up(args.outputs, threads / SIMDGROUP * 4), args.num_tokens, 1};
+    uint32_t threadgroups = divide_up(args.outputs, threads / SIMDGROUP * 4);
+    if (threadgroups > DENSE_FEW_THREADGROUPS) threadgroups = DENSE_FEW_THREADGROUPS;
+    uint32_t grid[] = {threadgroups, args.num_tokens, 1};
     return dispatch(all, commands, DENSE_FEW, grid, threads, &args, sizeof(args), buffers, COUNT(buffers), error);
 }
 

@@ -9,12 +9,13 @@ import hashlib
 import os
 import re
 import subprocess
-import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
+from gpt_oss.metal.emulator.translate import translate
 
 METAL = Path(__file__).parents[2] / "gpt_oss" / "metal"
 KERNELS = METAL / "kernels"
@@ -32,49 +33,61 @@ def kernel_flags() -> list[str]:
     return flags
 
 
-def build(kernel_files: Iterable[Path], extra_flags: Iterable[str] = (), kernel_folder: Path = KERNELS) -> Path:
-    """The shared library of these kernels, the launchers and the emulated device. `kernel_folder`: their headers."""
+def build(kernel_files: Iterable[Path], extra_flags: Iterable[str] = ()) -> Path:
+    """The shared library of these kernels, the launchers and the emulated device."""
     extra = [*extra_flags, "-fPIC", "-g1"]
-    headers = sorted([*kernel_folder.glob("*.h"), *EMULATOR.glob("*.h*"), *METAL.glob("*.h")])
-    jobs = [
-        _translated(file, [*kernel_flags(), *extra, f"-I{EMULATOR}/include", f"-I{kernel_folder}"], headers)
-        for file in kernel_files
+    emulator_flags, launcher_flags = ["-std=c++17", "-O2", *extra], ["-x", "c", "-std=c11", "-O2", *extra]
+    jobs = [_kernel_job(file, [*kernel_flags(), *extra]) for file in kernel_files]
+    jobs += [
+        _job(EMULATOR / name, emulator_flags, _text_of([*METAL.glob("*.h"), *EMULATOR.glob("*.h*")]))
+        for name in ("executor.cpp", "device.cpp")
     ]
-    for source in ("executor.cpp", "device.cpp"):
-        jobs.append(_object(EMULATOR / source, "", ["-std=c++17", "-O2", "-Wall", "-Wextra", *extra], headers))
-    jobs.append(_object(METAL / "kernels.c", "", ["-x", "c", "-std=c11", "-O2", "-Wall", "-Wextra", *extra], headers))
+    jobs.append(_job(METAL / "kernels.c", launcher_flags, _text_of([*METAL.glob("*.h"), KERNELS / "kernel_args.h"])))
     digest = hashlib.sha256("\n".join(str(target) for target, _ in jobs).encode()).hexdigest()[:16]
     library = CACHE / f"kernels-{digest}.so"
     if not library.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(_compile, jobs))
         sanitizers = [flag for flag in extra if flag.startswith("-fsanitize")]
         objects = [str(target) for target, _ in jobs]
-        _run([COMPILER, "-shared", *sanitizers, "-o", f"{library}.{os.getpid()}", *objects, "-lpthread"])
-        Path(f"{library}.{os.getpid()}").rename(library)
+        unfinished = library.with_suffix(f".{os.getpid()}")
+        _run([COMPILER, "-shared", *sanitizers, "-o", str(unfinished), *objects, "-lpthread"])
+        unfinished.rename(library)
     return library
 
 
-def _translated(file: Path, flags: list[str], headers: list[Path]) -> tuple[Path, list[str]]:
-    result = subprocess.run(
-        [sys.executable, EMULATOR / "translate.py", file, "/dev/stdout"], capture_output=True, text=True, check=False
-    )
-    if result.returncode:
-        raise RuntimeError(result.stderr.strip())
-    return _object(file, result.stdout, flags, headers)
+def _kernel_job(file: Path, flags: list[str]) -> tuple[Path, list[str]]:
+    """As _job, for an MSL file, whose headers lie beside it or beside the kernels."""
+    text = translate(file.read_text(), file.name)
+    headers = _text_of(EMULATOR.glob("*.hpp")) + _included(text, file.parent)
+    digest = hashlib.sha256((text + headers + str(flags)).encode()).hexdigest()[:16]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    source = CACHE / f"{file.stem}-{digest}.cpp"
+    if not source.exists():
+        source.write_text(text)
+    target, command = _job(source, flags, headers)
+    return target, [*command, f"-I{EMULATOR}/include", f"-I{file.parent}", f"-I{KERNELS}"]
 
 
-def _object(source: Path, text: str, flags: list[str], headers: list[Path]) -> tuple[Path, list[str]]:
-    """The object file of a source, or of `text` made from it, and the command that compiles it."""
-    inputs = [text or source.read_text(), COMPILER, *flags, *(header.read_text() for header in headers)]
+def _included(text: str, folder: Path) -> str:
+    """The text of all headers of ours that a source includes."""
+    found = ""
+    for name in re.findall(r'#include "([^"]+)"', text):
+        header = next(path for path in (folder / name, KERNELS / name) if path.exists()).read_text()
+        found += header + _included(header, folder)
+    return found
+
+
+def _text_of(paths: Iterable[Path]) -> str:
+    return "".join(path.read_text() for path in sorted(paths))
+
+
+def _job(source: Path, flags: list[str], headers: str) -> tuple[Path, list[str]]:
+    """The object file of a source, named by what goes into it, and the command that makes it."""
+    inputs = [source.read_text(), headers, COMPILER, *flags]
     digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]
     target = CACHE / f"{source.stem}-{digest}.o"
-    if text and not target.exists():
-        CACHE.mkdir(parents=True, exist_ok=True)
-        source = target.with_suffix(".cpp")
-        source.write_text(text)
-    return target, [COMPILER, *flags, "-Werror", "-c", str(source)]
+    return target, [COMPILER, *flags, "-Wall", "-Wextra", "-Werror", "-c", str(source)]
 
 
 def _compile(job: tuple[Path, list[str]]) -> None:

@@ -23,7 +23,6 @@ inline uint min(uint a, uint b) { return a < b ? a : b; }
 inline float clamp(float x, float low, float high) { return min(max(x, low), high); }
 inline uint clamp(uint x, uint low, uint high) { return min(max(x, low), high); }
 inline float ceil(float x) { return ::ceilf(x); }
-inline float abs(float x) { return ::fabsf(x); }
 
 inline bool isnan(float x) { return x != x; }
 inline bool isfinite(float x) { return (as_type<uint>(x) & 0x7F800000u) != 0x7F800000u; }

@@ -35,6 +35,8 @@ INDICES = {
 _KERNEL = re.compile(r"(?:\[\[max_total_threads_per_threadgroup\((\w+)\)\]\]\s*)?\bkernel\s+void\s+(\w+)\s*\(")
 _PARAMETER = re.compile(r"(?P<type>.+?)\s*\b(?P<name>\w+)\s*\[\[(?P<attribute>\w+)(?:\((?P<index>\d+)\))?\]\]", re.S)
 _THREADGROUP = re.compile(r"(?<=[;{}])(?P<space>\s*)threadgroup\s+(?P<rest>[^;]*);")
+_VARIABLE = re.compile(r"\bthreadgroup\b(?!\s+(?:const\s+)?[\w:]+\s*[*&])[^;]*")
+"""What `threadgroup` begins unless it belongs to a pointer or a reference."""
 _ARRAY = re.compile(r"(?P<type>[\w:]+)\s+(?P<name>\w+)(?P<dimensions>(?:\s*\[[^\]]+\])*)")
 
 
@@ -73,7 +75,7 @@ def translate(source: str, path: str) -> str:
             body,
         ]
         end = kernel.body[1]
-        registrations.append(call + _registration(text, kernel, bool(members)))
+        registrations.append(call + _registration(kernel, bool(members)))
     pieces.append(text[end:])
     return f'#include <metal_stdlib>\n#line 1 "{path}"\n{"".join(pieces)}\n#line 1 "{path} (generated)"\n' + "\n".join(
         registrations
@@ -96,9 +98,10 @@ def kernels(text: str, path: str) -> list[Kernel]:
         spans = ((match.end(), parameters_end), (brace + 1, body_end))
         found.append(Kernel(match[2], match[1] or "", match.start(), *spans, line))
         bodies.append((brace, body_end))
-    for match in _THREADGROUP.finditer(text):
-        if not any(start < match.start() < end for start, end in bodies) and not _is_pointer(match["rest"]):
-            raise _error(text, match.start("rest"), path, "a threadgroup variable outside a kernel")
+    for start, end in _gaps(bodies, len(text)):
+        variable = _VARIABLE.search(text, start, end)
+        if variable:
+            raise _error(text, variable.start(), path, "a threadgroup variable outside a kernel")
     if text.count("kernel void") != len(found):
         raise _error(text, 0, path, "a kernel that cannot be read")
     return found
@@ -117,7 +120,9 @@ def parameters(text: str, kernel: Kernel, path: str) -> list[dict[str, str]]:
 
 def _call(text: str, kernel: Kernel, path: str) -> str:
     """The function that runs one thread, and the alignments of the buffers it takes from the launch."""
-    arguments, alignments, position_types = [], [], set()
+    arguments: list[str] = []
+    alignments: list[str] = []
+    position_types: set[str] = set()
     args_type = ""
     for parameter in parameters(text, kernel, path):
         kind, attribute = parameter["type"], parameter["attribute"]
@@ -128,7 +133,7 @@ def _call(text: str, kernel: Kernel, path: str) -> str:
             args_type = match[1]
             arguments.append(f"*static_cast<const {args_type} *>(launch.args)")
         elif attribute == "buffer":
-            pointer = re.fullmatch(r"((?:const\s+)?device\s+(?:const\s+)?\w+)\s*\*", kind)
+            pointer = re.fullmatch(r"((?:const\s+)?device\s+(?:const\s+)?[\w:]+)\s*\*", kind)
             if not pointer or int(parameter["index"]) != len(alignments) + 1:
                 message = f"{kernel.name}: buffer({parameter['index']}) must be a device pointer, indices in order"
                 raise _error(text, kernel.start, path, message)
@@ -154,12 +159,14 @@ def _call(text: str, kernel: Kernel, path: str) -> str:
     )
 
 
-def _registration(text: str, kernel: Kernel, has_threadgroup_memory: bool) -> str:
-    size = f"sizeof({kernel.name}_threadgroup)" if has_threadgroup_memory else "0"
+def _registration(kernel: Kernel, has_threadgroup_memory: bool) -> str:
+    name = kernel.name
+    limits = [kernel.max_threads or "0", f"sizeof({name}_threadgroup)" if has_threadgroup_memory else "0"]
+    buffers = [f"sizeof({name}_alignments) / sizeof(size_t)", f"{name}_alignments"]
+    fields = [f'"{name}"', f"{name}_run", *limits, f"{name}_args_bytes", *buffers, "nullptr"]
     return (
-        f'static emu::Kernel {kernel.name}_kernel = {{"{kernel.name}", {kernel.name}_run, {kernel.max_threads or 0}, '
-        f"{size}, {kernel.name}_args_bytes, sizeof({kernel.name}_alignments) / sizeof(size_t), {kernel.name}_alignments, "
-        f"nullptr}};\nstatic const emu::Registration {kernel.name}_registration({kernel.name}_kernel);\n"
+        f"static emu::Kernel {name}_kernel = {{{', '.join(fields)}}};\n"
+        f"static const emu::Registration {name}_registration({name}_kernel);\n"
     )
 
 
@@ -168,23 +175,24 @@ def _threadgroup_memory(text: str, kernel: Kernel, path: str) -> tuple[str, str]
     members = []
 
     def refer(match: re.Match[str]) -> str:
-        if _is_pointer(match["rest"]):
-            return match[0]
         variable = _ARRAY.fullmatch(match["rest"].strip())
         if not variable:
-            where = kernel.body[0] - 1 + match.start("rest")
-            raise _error(text, where, path, f"a threadgroup variable that cannot be read: {match['rest']}")
+            return match[0]
         members.append(f"alignas(16) {variable['type']} {variable['name']}{variable['dimensions']};")
         memory = f"static_cast<{kernel.name}_threadgroup *>(emu::threadgroup_memory())"
         return f"{match['space']}auto &{variable['name']} = {memory}->{variable['name']};"
 
     body = _THREADGROUP.sub(refer, "{" + text[slice(*kernel.body)])
+    unread = _VARIABLE.search(body)
+    if unread:
+        raise _error(text, text.index(unread[0]), path, f"a threadgroup variable that cannot be read: {unread[0]}")
     return " ".join(members), body[1:]
 
 
-def _is_pointer(declaration: str) -> bool:
-    """Whether the declarator (not a size in brackets or an initialiser) makes a pointer or a reference."""
-    return bool(re.match(r"[\w:\s]+[*&]", re.split(r"[\[=]", declaration)[0] + " "))
+def _gaps(spans: list[tuple[int, int]], length: int) -> list[tuple[int, int]]:
+    """What lies between ordered spans, from 0 to length."""
+    edges = [0, *(edge for span in spans for edge in span), length]
+    return list(zip(edges[::2], edges[1::2], strict=True))
 
 
 def _closing(text: str, start: int, pair: str) -> int:

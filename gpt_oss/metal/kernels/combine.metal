@@ -3,7 +3,7 @@
 
 #include "kernel_args.h"
 
-/* A thread per element of a row (x); y is the token. Threadgroup memory: none. */
+/* A thread per element of a row (x); y is the token. No threadgroup memory. */
 [[max_total_threads_per_threadgroup(256)]]
 kernel void combine(constant combine_args &args [[buffer(0)]],
                     const device float *results [[buffer(1)]],

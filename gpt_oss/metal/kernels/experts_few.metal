@@ -10,7 +10,8 @@ inline float4 four_rows(constant experts_args &args, const device uchar *expert,
                         uint lane) {
     const uint words = args.inputs / 8;
     const uint last = args.outputs - 1;
-    const uint4 rows = uint4(first, metal::min(first + 1, last), metal::min(first + 2, last), metal::min(first + 3, last));
+    const uint4 rows =
+        uint4(first, metal::min(first + 1, last), metal::min(first + 2, last), metal::min(first + 3, last));
     const device uint *blocks = reinterpret_cast<const device uint *>(expert + args.blocks_offset);
     const device uchar *scales = expert + args.scales_offset;
     float4 sums = float4(0.0f);

@@ -125,7 +125,8 @@ kernel void sample(constant sample_args &args [[buffer(0)]],
                                         lane, simdgroup, simdgroups);
     uint floor_bits = 1; /* the smallest number above 0: everything that has mass */
     if (args.top_p < 1.0f) {
-        uint beyond = as_type<uint>(1.0f) + 1; /* the mass from floor_bits on reaches top_p, from beyond on it does not */
+        /* the mass from floor_bits on reaches top_p, from beyond on it does not */
+        uint beyond = as_type<uint>(1.0f) + 1;
         for (uint step = 0; step < 30; step++) {
             const uint middle = floor_bits + (beyond - floor_bits) / 2;
             const float mass = mass_from(probabilities, args.num_tokens, as_type<float>(middle), thread_index, threads);
