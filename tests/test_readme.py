@@ -1,7 +1,8 @@
 """Every command and every snippet of the README runs, in the order in which a newcomer meets them.
 
-Fenced blocks marked `sh` and `python` are executed; indented blocks need weights, keys or hardware that a test has
-not, and stand beside a fenced one that shows the same road with the embedded model.
+Fenced blocks marked `sh` and `python` are executed, those of clients against a server that runs here; a `toml` block is
+a file of `examples/`, which other tests use. Indented blocks need weights, keys or programs that a test has not, and
+stand beside a fenced one that shows the same road with the embedded model.
 """
 
 import os
@@ -13,9 +14,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"^```(sh|python)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+BLOCKS = re.findall(r"^```(sh|python|toml)\n(.*?)^```", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
 COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.splitlines() if line.strip()]
 SNIPPETS = [text for kind, text in BLOCKS if kind == "python"]
+(CODEX,) = [text for kind, text in BLOCKS if kind == "toml"]
+SERVER = "http://127.0.0.1:8000/v1"
 
 # The suite that is running right now.
 RUNNING = {"make test"}
@@ -36,9 +39,32 @@ def test_command(command):
     run(["bash", "-c", command])
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS, ids=lambda text: text.splitlines()[0])
+@pytest.mark.parametrize(
+    "snippet", [text for text in SNIPPETS if SERVER not in text], ids=lambda text: text.splitlines()[0]
+)
 def test_snippet(snippet):
     run([sys.executable, "-c", snippet])
+
+
+@pytest.fixture(scope="module")
+def server():
+    """What `gpt-oss serve` serves, on a free port."""
+    command = [sys.executable, "-m", "gpt_oss.responses_api.serve", "--port", "0"]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        yield re.fullmatch(r"gpt-oss: gpt-oss-demo on (http://127\.0\.0\.1:\d+/v1)\n", process.stdout.readline())[1]
+        process.terminate()
+
+
+@pytest.mark.parametrize(
+    "snippet", [text for text in SNIPPETS if SERVER in text], ids=lambda text: text.splitlines()[0]
+)
+def test_client(snippet, server):
+    assert run([sys.executable, "-c", snippet.replace(SERVER, server)]).strip()
+
+
+def test_codex_is_configured_as_the_example():
+    example = (ROOT / "examples/codex/config.toml").read_text()
+    assert "".join(line for line in example.splitlines(True) if not line.startswith("#")) == CODEX
 
 
 def test_the_first_command_answers():
