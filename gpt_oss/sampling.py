@@ -43,7 +43,12 @@ def uniform(seed: int, step: int) -> float:
     SplitMix64 (Steele, Lea, Flood 2014): a finaliser over an arithmetic sequence. The seed goes through the
     finaliser first, so that neighbouring seeds begin at unrelated points of the sequence.
     """
-    return (_mix64(_mix64(seed) + (step + 1) * 0x9E3779B97F4A7C15) >> 11) * 2.0**-53
+    return (_mix64(counter(seed, step)) >> 11) * 2.0**-53
+
+
+def counter(seed: int, step: int) -> int:
+    """The 64-bit number that `uniform` hashes; a step later it is 0x9E3779B97F4A7C15 more (mod 2^64)."""
+    return (_mix64(seed) + (step + 1) * 0x9E3779B97F4A7C15) & _MASK64
 
 
 def _mix64(x: int) -> int:

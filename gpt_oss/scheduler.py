@@ -5,7 +5,8 @@ it belongs to one thread, but a task's `cancelled` flag and its queue.
 
     admit    a task takes the free slot that shares the longest prefix with its prompt
     step     prefill: at most one chunk of prompt tokens, dealt round-robin to the slots that still need some;
-             decode: one token for every slot whose prompt is done, as one batch
+             decode: one token for every slot whose prompt is done, as one batch; where backend and requests allow
+             it the backend chooses the tokens itself and runs one step ahead of what is handed out
 
 A slot's `cached` list holds exactly the ids whose keys and values the backend has: a sampled token joins it
 when the decode step it was fed to has returned, not when it was sampled.
@@ -13,11 +14,11 @@ when the decode step it was fed to has returned, not when it was sampled.
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 
@@ -43,6 +44,41 @@ class Backend(Protocol):
 
     def truncate(self, slot: int, length: int) -> int:
         """Forget all but the first `length` tokens of a slot; how many really stay, at most `length`."""
+
+
+@dataclass(frozen=True, slots=True)
+class SampledRow:
+    """A slot, the token to feed it first, and how to choose what follows: `gpt_oss.sampling` without filters.
+
+    seed and step as in `gpt_oss.sampling.uniform`, step being that of the first token chosen.
+    """
+
+    slot: int
+    token: int
+    temperature: float = 0.0
+    seed: int = 0
+    step: int = 0
+
+
+@runtime_checkable
+class SamplingBackend(Backend, Protocol):
+    """A backend that can also choose tokens itself, so that no step waits for the host. Optional."""
+
+    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[tuple[int, float]]]:
+        """Append each row's token, choose the next, append that, and on; yields each step's (id, logprob) of all rows.
+
+        May compute ahead of what it yields. Closed, the slots hold the rows' first tokens and what was yielded but
+        the last; until then no other verb is used. Ends by itself, perhaps before the first step, where it cannot go
+        on: a context is full, or the rows are more than it takes. The id is INVALID where there is no distribution.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Ahead:
+    """A `decode_sampled` that is open, and the slots of its rows."""
+
+    slots: list["Slot"]
+    steps: Generator[list[tuple[int, float]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +145,7 @@ class Scheduler:
         self._chunk, self._busy_chunk = chunk, busy_chunk
         self._slots = [Slot(index) for index in range(backend.slots)]
         self._prefilling: deque[Slot] = deque()  # whose prompts are not complete, next one first
+        self._ahead: Ahead | None = None  # for exactly the slots that are decoding, none of them prefilling
         self.counters = Counters()
 
     @property
@@ -125,6 +162,7 @@ class Scheduler:
         """Give a free slot to the task. Of those that share equally much the one unused for longest."""
         # The prompt's last token is computed in any case: its logits are what sampling begins with.
         reusable = task.prompt[:-1]
+        self._end_ahead()
         free = (slot for slot in self._slots if slot.task is None)
         shared, _, slot = max(
             ((common_prefix(slot.cached, reusable), -slot.last_used, slot) for slot in free),
@@ -153,6 +191,7 @@ class Scheduler:
     def end_all(self, reason: FinishReason, error: GenerationError | None = None) -> None:
         """End every active task."""
         self._prefilling.clear()
+        self._end_ahead()
         for slot in self._slots:
             if slot.task is not None:
                 slot.task.end(reason, error)
@@ -188,15 +227,53 @@ class Scheduler:
         return len(part)
 
     def _decode(self) -> None:
-        slots = [slot for slot in self._slots if slot.next_token is not None]
+        slots = self._decoding()
+        if self._ahead is not None and self._ahead.slots != slots:
+            self._end_ahead()
         if not slots:
             return
-        tokens = [slot.next_token for slot in slots if slot.next_token is not None]
+        fed = [slot.next_token for slot in slots if slot.next_token is not None]
         with self._failing(slots, "generating a token"):
-            logits_NV = self._backend.decode([slot.index for slot in slots], tokens)
-            for slot, token in zip(slots, tokens, strict=True):
+            chosen = self._decode_ahead(slots, fed)
+            logits_NV = None if chosen else self._backend.decode([slot.index for slot in slots], fed)
+            for slot, token in zip(slots, fed, strict=True):
                 slot.cached.append(token)
-            self._emit(slots, logits_NV)
+            if logits_NV is not None:
+                self._emit(slots, logits_NV)
+            for slot, sampled in zip(slots, chosen, strict=False):
+                with self._failing([slot], "sampling"):
+                    self._deliver(slot, sampled)
+        if self._decoding() != slots:
+            self._end_ahead()  # now: there may be no further step
+
+    def _decoding(self) -> list[Slot]:
+        return [slot for slot in self._slots if slot.next_token is not None]
+
+    def _decode_ahead(self, slots: list[Slot], fed: Sequence[int]) -> list[Token]:
+        """The next token of each slot as the backend itself chooses it; none where it cannot, or may not."""
+        if self._ahead is None and not self._prefilling and isinstance(self._backend, SamplingBackend):
+            tasks = [_task(slot) for slot in slots]
+            if all(_unfiltered(task.request) for task in tasks):
+                rows = [
+                    SampledRow(slot.index, token, task.request.temperature, task.seed, len(task.generated))
+                    for slot, token, task in zip(slots, fed, tasks, strict=True)
+                ]
+                self._ahead = Ahead(slots, self._backend.decode_sampled(rows))
+        if self._ahead is None:
+            return []
+        pairs = next(self._ahead.steps, None)
+        if pairs is None:
+            self._ahead = None
+            return []
+        wanted = [_task(slot).request.logprobs for slot in slots]
+        return [Token(id, logprob if want else None) for (id, logprob), want in zip(pairs, wanted, strict=True)]
+
+    def _end_ahead(self) -> None:
+        """Take back what the backend has computed but not handed out."""
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            with self._failing(ahead.slots, "taking back a step"):
+                ahead.steps.close()
 
     def _emit(self, slots: Sequence[Slot], logits_NV: torch.Tensor) -> None:
         """Sample a token for each slot, hand it out and end the tasks that are done."""
@@ -273,6 +350,12 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
     while start < end and a[start] == b[start]:
         start += 1
     return start
+
+
+def _unfiltered(request: Request) -> bool:
+    """Whether temperature and seed alone choose the tokens, and nothing is asked about the others."""
+    free = request.allowed_tokens is None and not request.top_logprobs
+    return free and (request.temperature == 0 or (request.top_p == 1 and not request.top_k))
 
 
 def _task(slot: Slot) -> Task:

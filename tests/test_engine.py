@@ -16,7 +16,7 @@ import pytest
 
 from gpt_oss.errors import ContextOverflow, GenerationError, QueueFull, RequestError
 from gpt_oss.token_generator import EngineTokenGenerator, Generation, Token
-from tests.helpers.fake_backend import VOCAB, FakeBackend, expected_greedy, logits_after
+from tests.helpers.fake_backend import VOCAB, FakeBackend, FakeSamplingBackend, expected_greedy, logits_after
 
 TIMEOUT = 10.0
 
@@ -420,6 +420,76 @@ class TestLogprobs:
         pairs = list(generator.generate([1], temperature=0, max_tokens=4, return_logprobs=True))
         assert [id for id, _ in pairs] == expected_greedy([1], 4)
         assert all(isinstance(logprob, float) and logprob <= 0 for _, logprob in pairs)
+
+
+class TestSamplingOnTheBackend:
+    """Where every request allows it the backend chooses the tokens and runs a step ahead; nobody notices."""
+
+    def test_the_texts_are_the_same(self, make) -> None:
+        """Requests of different lengths that come and go, two of three of them sampled."""
+        backends = (FakeBackend(slots=3), FakeSamplingBackend(slots=3))
+        texts = []
+        for generator in map(make, backends):
+            running = [
+                generator.stream(prompt, temperature=0.6 * (n % 3), seed=n, max_tokens=3 + 5 * n, logprobs=n % 2 == 0)
+                for n, prompt in enumerate(prompts(9, seed=3))
+            ]
+            texts.append([list(generation) for generation in running])
+        assert [[token.id for token in text] for text in texts[0]] == [
+            [token.id for token in text] for text in texts[1]
+        ]
+        for text, other in zip(*texts, strict=True):
+            for token, twin in zip(text, other, strict=True):
+                assert token.logprob == (None if twin.logprob is None else pytest.approx(twin.logprob, abs=1e-6))
+        assert backends[1].opened > 0
+
+    @pytest.mark.parametrize(
+        ("settings", "allowed"),
+        [
+            ({"temperature": 0.0}, True),
+            ({"temperature": 0.0, "top_p": 0.5, "top_k": 3}, True),
+            ({"temperature": 1.0, "logprobs": True}, True),
+            ({"temperature": 1.0, "top_p": 0.5}, False),
+            ({"temperature": 1.0, "top_k": 3}, False),
+            ({"temperature": 0.0, "top_logprobs": 2}, False),
+            ({"temperature": 0.0, "allowed_tokens": lambda generated: None}, False),
+        ],
+    )
+    def test_only_what_the_backend_can_do_is_left_to_it(self, make, settings, allowed: bool) -> None:
+        backend = FakeSamplingBackend()
+        generation = make(backend).stream([1, 2], max_tokens=4, seed=5, **settings)
+        assert len(ids(generation)) == 4
+        assert backend.opened == allowed
+        assert any(verb == "decode" for verb, _, _ in backend.calls) != allowed
+
+    def test_nothing_stays_open_when_nobody_asks(self, make) -> None:
+        """The step ahead is taken back with the last token, not when the next request comes."""
+        backend = FakeSamplingBackend(slots=2)
+        generator = make(backend)
+        ids(generator.stream([1, 2], temperature=0, max_tokens=5))
+        wait_until(lambda: generator.stats.active == 0 and not backend._counted)
+        assert backend.cache[0] == [1, 2, *expected_greedy([1, 2], 4)]
+
+    def test_a_failure_in_a_step_ahead_ends_the_requests_and_no_more(self, make) -> None:
+        failing = []
+
+        def before(verb: str) -> None:
+            if verb == "decode_sampled" and failing:
+                raise Boom
+
+        generator = make(FakeSamplingBackend(before=before))
+        generation = generator.stream([1, 2], temperature=0, max_tokens=150)
+        assert next(generation).id == expected_greedy([1, 2], 1)[0]
+        failing.append(True)
+        with pytest.raises(GenerationError, match="while generating a token"):
+            ids(generation)
+        failing.clear()
+        assert ids(generator.stream([1, 2], temperature=0, max_tokens=5)) == expected_greedy([1, 2], 5)
+
+    def test_a_backend_may_refuse_a_batch(self, make) -> None:
+        backend = FakeSamplingBackend(slots=2, most_rows=0)
+        assert ids(make(backend).stream([1], temperature=0, max_tokens=3)) == expected_greedy([1], 3)
+        assert not backend.opened
 
 
 class TestFairness:

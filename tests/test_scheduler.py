@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from gpt_oss.scheduler import Scheduler, Task, common_prefix
 from gpt_oss.token_generator import Request, Token
-from tests.helpers.fake_backend import FakeBackend, expected_greedy
+from tests.helpers.fake_backend import FakeBackend, FakeSamplingBackend, expected_greedy
 
 # Few values, so that prompts share prefixes.
 PROMPTS = st.lists(st.integers(0, 1), min_size=1, max_size=12)
@@ -31,6 +31,8 @@ class Follower:
             assert self.reason is None, "an event after the end"
             if event.token is not None:
                 assert type(event.token) is Token
+                assert event.token.logprob is not None
+                assert len(event.token.top_logprobs) == self.task.request.top_logprobs
                 self.ids.append(event.token.id)
             self.reason = event.finish_reason
 
@@ -42,11 +44,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         chunk=st.integers(1, 9),
         busy_chunk=st.integers(1, 9),
         granularity=st.integers(1, 4),
+        most_rows=st.integers(0, 4),
     )
-    def build(self, slots: int, context: int, chunk: int, busy_chunk: int, granularity: int) -> None:
+    def build(self, slots: int, context: int, chunk: int, busy_chunk: int, granularity: int, most_rows: int) -> None:
+        """most_rows: of the backend's own sampling; 0 is a backend that has none."""
         self.failing = False
-        self.backend = FakeBackend(
-            slots, context, kept=lambda length: length - length % granularity, before=self.fail_when_told
+        options = {"kept": lambda length: length - length % granularity, "before": self.fail_when_told}
+        self.backend = (
+            FakeSamplingBackend(slots, context, most_rows=most_rows, **options)
+            if most_rows
+            else FakeBackend(slots, context, **options)
         )
         self.scheduler = Scheduler(self.backend, chunk, busy_chunk)
         self.followers: list[Follower] = []
@@ -56,9 +63,18 @@ class SchedulerMachine(RuleBasedStateMachine):
             raise Broken(verb)
 
     @precondition(lambda self: self.scheduler.free)
-    @rule(prompt=PROMPTS, max_tokens=st.integers(0, 6), stop=st.sets(st.integers(0, 49), max_size=5))
-    def admit(self, prompt: list[int], max_tokens: int, stop: set[int]) -> None:
-        request = Request(tuple(prompt), frozenset(stop), temperature=0.0, max_tokens=max_tokens)
+    @rule(
+        prompt=PROMPTS,
+        max_tokens=st.integers(0, 6),
+        stop=st.sets(st.integers(0, 49), max_size=5),
+        top_logprobs=st.integers(0, 1),
+    )
+    def admit(self, prompt: list[int], max_tokens: int, stop: set[int], top_logprobs: int) -> None:
+        """A backend cannot tell the other tokens' logprobs, so some requests end its own sampling."""
+        request = Request(
+            tuple(prompt), frozenset(stop), temperature=0.0, max_tokens=max_tokens, logprobs=True,
+            top_logprobs=top_logprobs,
+        )  # fmt: skip
         self.followers.append(Follower(Task(request, seed=0)))
         self.scheduler.admit(self.followers[-1].task)
 
@@ -84,7 +100,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             return
         for slot in self.scheduler._slots:
             if slot.cached:  # nothing is known of a slot that failed until it is truncated
-                assert slot.cached == self.backend.cache[slot.index]
+                assert slot.cached == self.backend.held(slot.index)
             if slot.next_token is not None:
                 assert slot.task is not None
                 assert [*slot.cached, slot.next_token] == slot.task.prompt + slot.task.generated

@@ -4,7 +4,8 @@
 
 The real model code runs on shapes alone (device "meta") of gpt-oss-20b, with a driver that names a target and has no
 device; each launch compiles exactly what it would run there. NVIDIA code is disassembled with the nvdisasm of the
-Triton wheel and counted: all instructions, spills (local-memory access), 16-byte loads, shared memory.
+Triton wheel and counted: all instructions, spills (local-memory access), 16-byte loads, shared memory. A kernel that
+breaks a promise (`broken_promises`) is named after the table, and the command then fails.
 """
 
 import argparse
@@ -37,8 +38,18 @@ TARGETS = {
     "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
-PREFILL_TOKENS = 512
+# Bytes that a program may ask for: of Ampere (163 KB), Hopper and Blackwell (227 KB) less is used than there is, so
+# that 99 KB, what consumer Blackwells and Ada have, is the bound everywhere but on AMD.
+SHARED_LIMIT = {"gfx942": 64 * 1024}
+NVIDIA_SHARED_LIMIT = 99 * 1024
+MOST_PER_WEIGHT = 3.0
+DECODE_EXPERTS = ("gate_up_kernel", "down_kernel")
+EXPERTS = (*DECODE_EXPERTS, "grouped_gate_up_kernel", "grouped_down_kernel")
+# One size for each way that the grouped products are cut (grouped.Tiling.for_pairs).
+PREFILL_TOKENS = (2048, 512, 64)
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.M)
+_AMD_INSTRUCTION = re.compile(r"^\t([a-z]+_\w+)", re.M)
+_AMD_SPILLS = re.compile(r"^\s+\.[sv]gpr_spill_count: (\d+)", re.M)
 
 
 @dataclass(frozen=True)
@@ -49,10 +60,11 @@ class Compiled:
     kernel: str
     batch: int | None  # of the decode step; None for prefill kernels
     shared_bytes: int
-    instructions: int | None = None
-    spills: int | None = None
-    wide_loads: int | None = None
-    weight_loads: int | None = None  # 16-byte loads that bypass L1 allocation: MXFP4 words, and nothing else
+    instructions: int
+    spills: int
+    wide_loads: int
+    dependent_launch: bool = False  # whether the code waits for the kernel before it by itself
+    weight_loads: int | None = None  # NVIDIA's 16-byte loads that bypass L1 allocation: MXFP4 words, and nothing else
     per_weight: float | None = None  # instructions of the whole decode kernel per MXFP4 weight that a lane decodes
     main_per_weight: float | None = None  # the same between the first weight load and the last matrix product
 
@@ -95,7 +107,9 @@ def variant_for(target: str) -> Variant:
     """What `variants.choose_variant` would take there."""
     import triton.language as tl
 
-    return mma_variant() if target.startswith("sm_") else portable_variant(torch.bfloat16, tl.bfloat16)
+    if target.startswith("sm_"):
+        return mma_variant(divmod(int(TARGETS[target].arch), 10))
+    return portable_variant(torch.bfloat16, tl.bfloat16)
 
 
 def compile_all(target: str, batches: list[int], prefill: bool = True) -> list[Compiled]:
@@ -113,7 +127,8 @@ def compile_all(target: str, batches: list[int], prefill: bool = True) -> list[C
     if prefill:
         kernels = []
         with recording(target, kernels):
-            model.prefill(0, [0] * PREFILL_TOKENS)
+            for tokens in PREFILL_TOKENS:
+                model.prefill(0, [0] * tokens)
         result += _distinct(target, kernels, None)
     return result
 
@@ -133,8 +148,13 @@ def examine(target: str, name: str, kernel: Any, batch: int | None) -> Compiled:
     """Count what the disassembly shows."""
     shared = kernel.metadata.shared
     if "cubin" not in kernel.asm:
-        spills = kernel.asm.get("amdgcn", "").count("scratch_store")
-        return Compiled(target, name, batch, shared, spills=spills)
+        text = kernel.asm["amdgcn"]
+        code = _AMD_INSTRUCTION.findall(text)
+        return Compiled(
+            target, name, batch, shared, instructions=len(code),
+            spills=sum(map(int, _AMD_SPILLS.findall(text))),
+            wide_loads=sum(opcode.endswith("load_dwordx4") for opcode in code),
+        )  # fmt: skip
     opcodes = _INSTRUCTION.findall(disassemble(kernel.asm["cubin"]))
     code = [opcode for opcode in opcodes if opcode != "NOP"]
     weight_loads = sum(".128" in opcode and ".NA" in opcode for opcode in code)
@@ -149,8 +169,29 @@ def examine(target: str, name: str, kernel: Any, batch: int | None) -> Compiled:
         target, name, batch, shared, instructions=len(code),
         spills=sum(opcode.startswith(("LDL", "STL")) for opcode in code),
         wide_loads=sum(opcode.startswith("LDG") and ".128" in opcode for opcode in code),
-        weight_loads=weight_loads, per_weight=per_weight, main_per_weight=main,
+        dependent_launch="ACQBULK" in code, weight_loads=weight_loads, per_weight=per_weight, main_per_weight=main,
     )  # fmt: skip
+
+
+def broken_promises(row: Compiled) -> list[str]:
+    """What is wrong with a kernel, one sentence each; nothing in a good build."""
+    found = []
+    if row.spills:
+        found.append(f"spills registers {row.spills} times")
+    limit = SHARED_LIMIT.get(row.target, NVIDIA_SHARED_LIMIT)
+    if row.shared_bytes > limit:
+        found.append(f"needs {row.shared_bytes} bytes of shared memory and {limit} are there")
+    if row.kernel in EXPERTS and not row.wide_loads:
+        found.append("does not load MXFP4 words 16 bytes at a time")
+    if row.kernel in DECODE_EXPERTS and row.target.startswith("sm_"):
+        if not row.weight_loads:
+            found.append("does not load MXFP4 words past L1")
+        elif row.per_weight is None or row.per_weight > MOST_PER_WEIGHT:
+            found.append(f"takes {row.per_weight} instructions per MXFP4 weight, more than {MOST_PER_WEIGHT}")
+    if row.batch and row.dependent_launch != variant_for(row.target).dependent_launch:
+        found.append("waits for the kernel before it where it should not, or does not where it should")
+    where = "prefill" if row.batch is None else f"batch {row.batch}"
+    return [f"{row.kernel} for {row.target}, {where}, {what}" for what in found]
 
 
 def disassemble(cubin: bytes) -> str:
@@ -185,7 +226,7 @@ def main() -> None:
         sys.exit("unset TRITON_INTERPRET: interpreted kernels are not compiled")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", default=",".join(TARGETS), type=lambda text: text.split(","))
-    parser.add_argument("--batches", default="1,8", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--batches", default="1,2,4,8", type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--decode-only", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
@@ -193,7 +234,11 @@ def main() -> None:
     print(table(rows))
     if options.out:
         found = {"triton": triton.__version__, "torch": torch.__version__, "kernels": [asdict(row) for row in rows]}
-        options.out.write_text(json.dumps(found, indent=1) + "\n")
+        lines = ",\n  ".join(json.dumps(row) for row in found.pop("kernels"))
+        head = json.dumps(found, indent=1).removesuffix("\n}")
+        options.out.write_text(f'{head},\n "kernels": [\n  {lines}\n ]\n}}\n')
+    if broken := [sentence for row in rows for sentence in broken_promises(row)]:
+        sys.exit("\n".join(broken))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ arrive combines them, where the sink is added once. Positions come from the devi
 import triton
 import triton.language as tl
 
-from gpt_oss.triton.numerics import dot, last_to_arrive, load_fp32, round_to
+from gpt_oss.triton.numerics import dot, last_to_arrive, load_fp32, round_to, wait_for_previous
 
 MIN_SPLIT_KEYS = tl.constexpr(256)  # below this a second split costs more than it saves
 
@@ -35,13 +35,14 @@ def decode_attention_kernel(
     p_qkv, p_cos, p_sin, p_sinks, p_keys, p_values, p_slots, p_lengths, p_out, p_partial, p_stats, p_counters, scale,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HALF_P: tl.constexpr, HEAD_P: tl.constexpr,
     GROUP_P: tl.constexpr, CAPACITY: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr,
-    COMPUTE: tl.constexpr,
+    COMPUTE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """Caches are [slots, KV_HEADS, CAPACITY, HEAD]. WINDOW 0 sees all keys; else position n lies at n % CAPACITY."""
     GROUP: tl.constexpr = Q_HEADS // KV_HEADS
     i_sequence = tl.program_id(0)
     i_head = tl.program_id(1)
     i_split = tl.program_id(2)
+    wait_for_previous(DEPENDENT)
     slot = tl.load(p_slots + i_sequence)
     position = tl.load(p_lengths + slot)
     first = 0

@@ -117,7 +117,7 @@ def rope_and_store(
 
 def attend(
     qkv: torch.Tensor, sinks: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, start: int, window: int,
-    compute: tl.dtype, block_m: int = 64, block_n: int = 64,
+    compute: tl.dtype, block_m: int = 64, block_n: int = 64, stages: int = 3,
 ) -> torch.Tensor:  # fmt: skip
     """softmax over (q·kᵀ/√head, sink) times v, causal: [tokens, q heads · head] in the type of qkv.
 
@@ -132,5 +132,6 @@ def attend(
     prefill_attention_kernel[(triton.cdiv(tokens, block_m), q_heads)](
         qkv, sinks, keys, values, out, tokens, start, 1 / math.sqrt(head), q_heads, kv_heads, head,
         max(triton.next_power_of_2(head), 16), capacity, window, block_m, block_n, compute,
+        num_stages=stages,
     )  # fmt: skip
     return out

@@ -5,31 +5,17 @@ ahead: each step samples on the device and feeds itself; its tokens reach the ho
 next step runs.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 
-from gpt_oss.sampling import _mix64 as mix64
+from gpt_oss.sampling import counter
+from gpt_oss.scheduler import SampledRow
 
 if TYPE_CHECKING:
     from gpt_oss.triton.decode import DecodeStep
     from gpt_oss.triton.model import Transformer
-
-
-@dataclass(frozen=True)
-class SampledRow:
-    """One sequence of `decode_sampled`: its slot, the token to feed first, and how to sample what follows.
-
-    seed and step as in `gpt_oss.sampling.uniform`; step counts the tokens generated so far.
-    """
-
-    slot: int
-    token: int
-    temperature: float = 0.0
-    seed: int = 0
-    step: int = 0
 
 
 class TritonBackend:
@@ -53,12 +39,8 @@ class TritonBackend:
         return self.model.cache.truncate(slot, length)
 
     @torch.inference_mode()
-    def decode_sampled(self, rows: Sequence[SampledRow]) -> Iterator[list[tuple[int, float]]]:
-        """Decode on and on: yields each step's (token, logprob) of every row, one step behind the device.
-
-        Ends where a row's context is full. The consumer stops when it likes; a slot's cache then holds exactly the
-        tokens that were fed and yielded, since the step that ran ahead is taken back.
-        """
+    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[tuple[int, float]]]:
+        """See `gpt_oss.scheduler.SamplingBackend`; what is yielded is one step behind the device."""
         model, cache = self.model, self.model.cache
         room = self.context_length - max(cache.lengths[row.slot] for row in rows)
         if room < 1 or len(rows) > model.steps.largest:
@@ -75,10 +57,12 @@ class TritonBackend:
                 ahead = None
                 if fed < room:
                     model.steps.again(step)
+                    for slot, length in start.items():
+                        cache.wrote(slot, length + fed + 1)
                     ahead = _Readback(step, len(rows))
                 taken = fed
-                for row in rows:
-                    cache.grow(row.slot, start[row.slot] + fed - cache.lengths[row.slot])
+                for slot in start:
+                    cache.grow(slot, 1)
                 yield pending.wait()
                 if ahead is None:
                     return
@@ -86,8 +70,7 @@ class TritonBackend:
         finally:
             for slot, length in start.items():
                 cache.device_lengths[slot] = length + taken
-            for row in rows:
-                model.state.temperature[row.slot] = 0.0
+                model.state.temperature[slot] = 0.0
 
 
 class _Readback:
@@ -111,5 +94,5 @@ class _Readback:
 
 def random_counter(seed: int, step: int) -> int:
     """The state from which `unembedding.uniform` computes `gpt_oss.sampling.uniform(seed, step)`, signed."""
-    state = (mix64(seed) + (step + 1) * 0x9E3779B97F4A7C15) % (1 << 64)
+    state = counter(seed, step)
     return state - (1 << 64) if state >= 1 << 63 else state

@@ -58,7 +58,11 @@ class KVCache:
     def grow(self, slot: int, count: int) -> None:
         """`count` tokens were appended."""
         self.lengths[slot] += count
-        self._stored[slot] = max(self._stored[slot], self.lengths[slot])
+        self.wrote(slot, self.lengths[slot])
+
+    def wrote(self, slot: int, length: int) -> None:
+        """Positions below `length` were written, whether they count or not: the ring holds no more than the last."""
+        self._stored[slot] = max(self._stored[slot], length)
 
     def truncate(self, slot: int, length: int) -> int:
         """Forget all but the first `length` tokens; how many really stay (0 if the ring has lost their keys)."""

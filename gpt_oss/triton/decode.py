@@ -138,6 +138,7 @@ class DecodeStep:
             HALF_P=max(16, power(config.head_dim // 2)), HEAD_P=max(16, power(config.head_dim)),
             GROUP_P=max(16, power(config.query_groups)), CAPACITY=cache.capacity, WINDOW=window or 0, SPLITS=splits,
             BLOCK_N=ATTENTION_BLOCK_N, COMPUTE=self.variant.compute, num_warps=4, num_stages=3,
+            **self.variant.launch_options,
         )  # fmt: skip
 
     def out(self, layer: LayerWeights) -> None:
@@ -160,6 +161,7 @@ class DecodeStep:
             self.expert_ids, self.expert_weights, self.items, self.item_pairs, self.item_count, self._route_counter,
             self.config.rms_norm_eps, self.variant.input_scale, PAIRS_P=power(self.batch * topk),
             MAX_ITEMS=self.max_items, COLUMNS=self.columns, **self._route_constants(), num_warps=8,
+            **self.variant.launch_options,
         )  # fmt: skip
 
     def gate_up(self, layer: LayerWeights) -> None:
@@ -198,12 +200,12 @@ class DecodeStep:
             self.logits, self.block_max, self.block_sum, self.block_mass, self.slots, self.active,
             self.cache.device_lengths, self.state.temperature, self.state.random, self.next_tokens, self.logprobs,
             self.tokens, self.config.vocab_size, self.blocks, TOKENS=self.batch, BLOCK_R=self._unembed_rows,
-            BLOCK=min(1024, max(16, power(self.blocks))),
+            BLOCK=min(1024, max(16, power(self.blocks))), **self.variant.launch_options,
         )  # fmt: skip
 
     def _dense_options(self, rows_one: int, rows_many: int) -> dict[str, Any]:
         tiles = self.variant.tiles
-        return dict(tiles.one(rows_one) if self.batch == 1 else tiles.many(rows_many))
+        return self.variant.launch_options | (tiles.one(rows_one) if self.batch == 1 else tiles.many(rows_many))
 
     def _route_constants(self) -> dict[str, int]:
         config = self.config
@@ -228,4 +230,5 @@ class DecodeStep:
             "WARPS": variant.expert_warps,
             "AHEAD": variant.ahead,
             **variant.expert_options,
+            **variant.launch_options,
         }

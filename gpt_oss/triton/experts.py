@@ -24,6 +24,7 @@ from gpt_oss.triton.numerics import (
     scale_value,
     swiglu,
     value_pair,
+    wait_for_previous,
 )
 from gpt_oss.triton.tensor_core import LOAD_CONSTRAINTS, LOAD_INPUTS, LOAD_WORDS, STEP, STEP_CONSTRAINTS
 
@@ -156,11 +157,12 @@ def gate_up_kernel(
     limit, input_scale, output_scale,
     INTERMEDIATE: tl.constexpr, NORMED_WIDTH: tl.constexpr, HIDDEN_WIDTH: tl.constexpr, TILES: tl.constexpr,
     STEPS: tl.constexpr, TOPK: tl.constexpr, COLUMNS: tl.constexpr,
-    VARIANT: tl.constexpr, WARPS: tl.constexpr, AHEAD: tl.constexpr,
+    VARIANT: tl.constexpr, WARPS: tl.constexpr, AHEAD: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """h = weight · swiglu(normed·W1ᵀ + b1); grid (tiles of mlp1, most items)."""
     i_tile = tl.program_id(0)
     i_item = tl.program_id(1)
+    wait_for_previous(DEPENDENT)
     if i_item < tl.load(p_item_count):
         i_expert = tl.load(p_items + i_item)
         p_pairs = p_item_pairs + i_item * COLUMNS
@@ -188,7 +190,7 @@ def down_kernel(
     output_scale,
     TOKENS: tl.constexpr, TOKENS_P: tl.constexpr, HIDDEN: tl.constexpr, HIDDEN_WIDTH: tl.constexpr, TILES: tl.constexpr,
     STEPS: tl.constexpr, TOPK: tl.constexpr, COLUMNS: tl.constexpr,
-    VARIANT: tl.constexpr, WARPS: tl.constexpr, AHEAD: tl.constexpr,
+    VARIANT: tl.constexpr, WARPS: tl.constexpr, AHEAD: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """x += Σ over a token's experts of (h·W2ᵀ + weight·b2); grid (tiles of mlp2, most items).
 
@@ -196,6 +198,7 @@ def down_kernel(
     """
     i_tile = tl.program_id(0)
     i_item = tl.program_id(1)
+    wait_for_previous(DEPENDENT)
     item_count = tl.load(p_item_count)
     o_row = i_tile * 16 + tl.arange(0, 16)
     m_row = o_row < HIDDEN

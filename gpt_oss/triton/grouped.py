@@ -85,6 +85,32 @@ def _pair_values(b_words, b_scale, PAIR: tl.constexpr):
 
 
 @triton.jit
+def block_rows(p_block, BLOCK_M: tl.constexpr):
+    """Sorted rows of a block of the plan and which of them are its own, both [BLOCK_M]."""
+    o_row = tl.load(p_block + 1) + tl.arange(0, BLOCK_M)
+    return o_row, o_row < tl.load(p_block + 2)
+
+
+@triton.jit
+def rows_times_tiles(
+    p_rows, m_row, p_words, p_scales, i_expert, i_tile,
+    K: tl.constexpr, TILES: tl.constexpr, STEPS: tl.constexpr,
+    BLOCK_M: tl.constexpr, TILES_N: tl.constexpr, STEPS_K: tl.constexpr, COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """fp32 [BLOCK_M, 16·TILES_N]: rows of K values at p_rows [BLOCK_M, 1] times an expert's tiles from i_tile on."""
+    o_expert = i_expert.to(tl.int64) * (TILES * STEPS)
+    p_words += o_expert * 128
+    p_scales += o_expert * 32
+    b_acc = tl.zeros([BLOCK_M, 16 * TILES_N], tl.float32)
+    for step in range(0, STEPS, STEPS_K):
+        o_k = step * 64 + tl.arange(0, 64 * STEPS_K)
+        b_x = load_fp32(p_rows + o_k[None, :], m_row[:, None] & (o_k < K)[None, :])
+        b_w = decode_tiles(p_words, p_scales, i_tile, step, TILES, STEPS, TILES_N, STEPS_K)
+        b_acc += dot(b_x, tl.trans(b_w), COMPUTE)
+    return b_acc
+
+
+@triton.jit
 def grouped_gate_up_kernel(
     p_normed, p_words, p_scales, p_bias, p_order, p_blocks, p_hidden, limit,
     HIDDEN: tl.constexpr, INTERMEDIATE: tl.constexpr, TILES: tl.constexpr, STEPS: tl.constexpr, TOPK: tl.constexpr,
@@ -95,19 +121,12 @@ def grouped_gate_up_kernel(
     p_block = p_blocks + tl.program_id(1) * 3
     i_expert = tl.load(p_block)
     if i_expert >= 0:
-        o_row = tl.load(p_block + 1) + tl.arange(0, BLOCK_M)
-        m_row = o_row < tl.load(p_block + 2)
+        o_row, m_row = block_rows(p_block, BLOCK_M)
         b_token = tl.load(p_order + o_row, mask=m_row, other=0) // TOPK
         p_rows = p_normed + b_token.to(tl.int64)[:, None] * HIDDEN
-        o_expert = i_expert.to(tl.int64) * (TILES * STEPS)
-        b_acc = tl.zeros([BLOCK_M, 16 * TILES_N], tl.float32)
-        for step in range(0, STEPS, STEPS_K):
-            o_k = step * 64 + tl.arange(0, 64 * STEPS_K)
-            b_x = load_fp32(p_rows + o_k[None, :], m_row[:, None] & (o_k < HIDDEN)[None, :])
-            b_w = decode_tiles(
-                p_words + o_expert * 128, p_scales + o_expert * 32, i_tile, step, TILES, STEPS, TILES_N, STEPS_K
-            )
-            b_acc += dot(b_x, tl.trans(b_w), COMPUTE)
+        b_acc = rows_times_tiles(
+            p_rows, m_row, p_words, p_scales, i_expert, i_tile, HIDDEN, TILES, STEPS, BLOCK_M, TILES_N, STEPS_K, COMPUTE
+        )
         b_halves = tl.permute(tl.reshape(b_acc, (BLOCK_M, TILES_N, 2, 8)), (0, 1, 3, 2))
         b_gate, b_linear = tl.split(tl.reshape(b_halves, (BLOCK_M, 8 * TILES_N, 2)))
         o_inter = i_tile * 8 + tl.arange(0, 8 * TILES_N)
@@ -131,18 +150,23 @@ def grouped_down_kernel(
     p_block = p_blocks + tl.program_id(1) * 3
     i_expert = tl.load(p_block)
     if i_expert >= 0:
-        o_row = tl.load(p_block + 1) + tl.arange(0, BLOCK_M)
-        m_row = o_row < tl.load(p_block + 2)
+        o_row, m_row = block_rows(p_block, BLOCK_M)
         p_rows = p_hidden + o_row.to(tl.int64)[:, None] * INTERMEDIATE
-        o_expert = i_expert.to(tl.int64) * (TILES * STEPS)
-        b_acc = tl.zeros([BLOCK_M, 16 * TILES_N], tl.float32)
-        for step in range(0, STEPS, STEPS_K):
-            o_k = step * 64 + tl.arange(0, 64 * STEPS_K)
-            b_x = load_fp32(p_rows + o_k[None, :], m_row[:, None] & (o_k < INTERMEDIATE)[None, :])
-            b_w = decode_tiles(
-                p_words + o_expert * 128, p_scales + o_expert * 32, i_tile, step, TILES, STEPS, TILES_N, STEPS_K
-            )
-            b_acc += dot(b_x, tl.trans(b_w), COMPUTE)
+        b_acc = rows_times_tiles(
+            p_rows,
+            m_row,
+            p_words,
+            p_scales,
+            i_expert,
+            i_tile,
+            INTERMEDIATE,
+            TILES,
+            STEPS,
+            BLOCK_M,
+            TILES_N,
+            STEPS_K,
+            COMPUTE,
+        )
         o_column = i_tile * 16 + tl.arange(0, 16 * TILES_N)
         m_column = o_column < HIDDEN
         b_acc += load_fp32(p_bias + i_expert * HIDDEN + o_column, m_column)[None, :]
@@ -170,7 +194,7 @@ def combine_kernel(
 class Tiling:
     """Block shapes of the grouped products: rows, tiles of 16 weight rows, steps of 64 inputs, warps, stages."""
 
-    block_m: int = 64
+    block_m: int = 128
     tiles_n: int = 8
     steps_k: int = 1
     warps: int = 8
@@ -180,7 +204,7 @@ class Tiling:
     def for_pairs(pairs: int, experts: int) -> "Tiling":
         """Rows per block that an average expert fills: wider blocks reuse decoded weights more."""
         mean = pairs / experts
-        return Tiling(block_m=16, warps=4) if mean <= 16 else Tiling(block_m=64 if mean <= 64 else 128)
+        return Tiling(block_m=128) if mean > 64 else Tiling(block_m=64 if mean > 16 else 16, warps=4)
 
 
 def gate_up(

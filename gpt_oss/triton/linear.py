@@ -13,7 +13,7 @@ more use the matrix units, rows as the long side. Shapes: x [tokens, k] contiguo
 import triton
 import triton.language as tl
 
-from gpt_oss.triton.numerics import dot, last_to_arrive, load_fp32, round_to
+from gpt_oss.triton.numerics import dot, last_to_arrive, load_fp32, round_to, wait_for_previous
 from gpt_oss.triton.router import group_pairs, route_token
 
 
@@ -21,9 +21,12 @@ from gpt_oss.triton.router import group_pairs, route_token
 def row_products(
     p_x, p_gain, p_weight, o_rows, m_rows,
     TOKENS: tl.constexpr, TOKENS_P: tl.constexpr, K: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
-    NORM: tl.constexpr, COMPUTE: tl.constexpr,
+    NORM: tl.constexpr, COMPUTE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """(x∘gain)·Wᵀ [TOKENS_P, BLOCK_R] in fp32 and Σ x² [TOKENS_P]; gain and Σ only with NORM. TOKENS_P is 1 or ≥ 16."""
+    """(x∘gain)·Wᵀ [TOKENS_P, BLOCK_R] in fp32 and Σ x² [TOKENS_P]; gain and Σ only with NORM. TOKENS_P is 1 or ≥ 16.
+
+    Waits for the previous kernel, with one token only after it has requested its first weights.
+    """
     o_k = tl.arange(0, BLOCK_K)
     p_rows = p_weight + o_rows.to(tl.int64)[:, None] * K
     if TOKENS_P == 1:
@@ -33,6 +36,8 @@ def row_products(
             o_now = i_k * BLOCK_K + o_k
             m_k = o_now < K
             b_w = load_fp32(p_rows + o_now[None, :], m_rows[:, None] & m_k[None, :])  # [BLOCK_R, BLOCK_K]
+            if i_k == 0:
+                wait_for_previous(DEPENDENT)
             b_x = load_fp32(p_x + o_now, m_k)  # [BLOCK_K]
             if NORM:
                 b_square += b_x * b_x
@@ -41,6 +46,7 @@ def row_products(
         b_acc = tl.sum(b_products, axis=1)[None, :]
         b_squares = tl.sum(b_square, axis=0)[None]
     else:
+        wait_for_previous(DEPENDENT)
         o_token = tl.arange(0, TOKENS_P)
         b_acc_rows = tl.zeros([BLOCK_R, TOKENS_P], tl.float32)
         b_squares = tl.zeros([TOKENS_P], tl.float32)
@@ -62,13 +68,13 @@ def row_products(
 def qkv_kernel(
     p_x, p_gain, p_weight, p_bias, p_out, rows, eps,
     TOKENS: tl.constexpr, TOKENS_P: tl.constexpr, K: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, COMPUTE: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, COMPUTE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """out = rmsnorm(x)·Wᵀ + b, one program per BLOCK_R rows."""
     o_rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     m_rows = o_rows < rows
     b_acc, b_squares = row_products(
-        p_x, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, True, COMPUTE
+        p_x, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, True, COMPUTE, DEPENDENT
     )
     b_out = b_acc / tl.sqrt(b_squares / K + eps)[:, None] + load_fp32(p_bias + o_rows, m_rows)[None, :]
     o_token = tl.arange(0, TOKENS_P)
@@ -83,7 +89,7 @@ def out_kernel(
     TOKENS: tl.constexpr, TOKENS_P: tl.constexpr, K: tl.constexpr, HIDDEN: tl.constexpr, NORMED_WIDTH: tl.constexpr,
     PARTS: tl.constexpr, PARTS_P: tl.constexpr, EXPERTS: tl.constexpr, EXPERTS_P: tl.constexpr,
     TOPK: tl.constexpr, TOPK_P: tl.constexpr, COLUMNS: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, COMPUTE: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, COMPUTE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """x += attention·Wᵀ + b for BLOCK_R rows, then these rows' share of Σ x² and of (x∘gain)·router.
 
@@ -94,7 +100,7 @@ def out_kernel(
     o_rows = i_part * BLOCK_R + tl.arange(0, BLOCK_R)
     m_rows = o_rows < HIDDEN
     b_acc, _ = row_products(
-        p_attention, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, False, COMPUTE
+        p_attention, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, False, COMPUTE, DEPENDENT
     )
     o_token = tl.arange(0, TOKENS_P)
     m_token = o_token < TOKENS

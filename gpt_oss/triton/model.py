@@ -140,7 +140,9 @@ class Transformer:
         qkv = linear(rms_norm(x, layer.attention_norm, self.config.rms_norm_eps), layer.qkv, layer.qkv_bias)
         keys, values = cache.keys[slot], cache.values[slot]
         rope_and_store(qkv, *self.rope, keys, values, start)
-        attended = attend(qkv, layer.sinks, keys, values, start, window, self.variant.compute)
+        attended = attend(
+            qkv, layer.sinks, keys, values, start, window, self.variant.compute, stages=self.variant.attention_stages
+        )
         x += linear(attended, layer.out, layer.out_bias)
 
     def _experts(self, x: torch.Tensor, layer: LayerWeights) -> None:

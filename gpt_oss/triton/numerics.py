@@ -76,6 +76,18 @@ def swiglu(b_gate, b_linear, LIMIT: tl.constexpr):
 
 
 @triton.jit
+def wait_for_previous(DEPENDENT: tl.constexpr):
+    """With dependent launch: what follows may read what earlier kernels wrote, and overwrite what they read.
+
+    A kernel so launched starts while the one before it still runs; before this line it may only read weights. The
+    next kernel may start from here on, not earlier, so no more than two overlap and every wait covers all before it.
+    """
+    if DEPENDENT:
+        tl.extra.cuda.gdc_wait()
+        tl.extra.cuda.gdc_launch_dependents()
+
+
+@triton.jit
 def last_to_arrive(p_counter, count):
     """True in exactly one of `count` programs: the one that finds all others' stores visible. Resets the counter.
 

@@ -10,7 +10,7 @@ import torch
 import triton
 import triton.language as tl
 
-from gpt_oss.triton.numerics import last_to_arrive, load_fp32, round_to
+from gpt_oss.triton.numerics import last_to_arrive, load_fp32, round_to, wait_for_previous
 
 
 @triton.jit
@@ -100,9 +100,10 @@ def route_kernel(
     p_items, p_item_pairs, p_item_count, p_counter, eps, input_scale,
     TOKENS: tl.constexpr, HIDDEN: tl.constexpr, NORMED_WIDTH: tl.constexpr, PARTS: tl.constexpr, PARTS_P: tl.constexpr,
     EXPERTS: tl.constexpr, EXPERTS_P: tl.constexpr, TOPK: tl.constexpr, TOPK_P: tl.constexpr,
-    PAIRS_P: tl.constexpr, MAX_ITEMS: tl.constexpr, COLUMNS: tl.constexpr,
+    PAIRS_P: tl.constexpr, MAX_ITEMS: tl.constexpr, COLUMNS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program per token; the last one groups the pairs of all. For one token `linear.out_kernel` does both."""
+    wait_for_previous(DEPENDENT)
     route_token(
         tl.program_id(0), p_x, p_gain, p_squares, p_partials, p_bias, p_normed, p_ids, p_weights, eps, input_scale,
         TOKENS, HIDDEN, NORMED_WIDTH, PARTS, PARTS_P, EXPERTS, EXPERTS_P, TOPK, TOPK_P,

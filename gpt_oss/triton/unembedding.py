@@ -16,20 +16,21 @@ import triton
 import triton.language as tl
 
 from gpt_oss.triton.linear import row_products
+from gpt_oss.triton.numerics import wait_for_previous
 
 
 @triton.jit
 def unembed_kernel(
     p_x, p_gain, p_weight, p_logits, p_max, p_sum, p_mass, p_slots, p_temperature, vocab, eps,
     TOKENS: tl.constexpr, TOKENS_P: tl.constexpr, K: tl.constexpr,
-    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, COMPUTE: tl.constexpr,
+    BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, COMPUTE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program per BLOCK_R rows. p_max, p_sum = Σ exp(logit - max), p_mass (at temperature): [blocks, TOKENS]."""
     i_block = tl.program_id(0)
     o_rows = i_block * BLOCK_R + tl.arange(0, BLOCK_R)
     m_rows = o_rows < vocab
     b_acc, b_squares = row_products(
-        p_x, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, True, COMPUTE
+        p_x, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, True, COMPUTE, DEPENDENT
     )
     b_logits = b_acc / tl.sqrt(b_squares / K + eps)[:, None]  # [TOKENS_P, BLOCK_R]
     o_token = tl.arange(0, TOKENS_P)
@@ -63,13 +64,14 @@ def uniform(state):
 def finish_kernel(
     p_logits, p_max, p_sum, p_mass, p_slots, p_active, p_lengths, p_temperature, p_random,
     p_chosen, p_logprobs, p_tokens, vocab, blocks,
-    TOKENS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK: tl.constexpr,
+    TOKENS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """One program per sequence: its token (-1 without a finite maximum) and log-probability.
 
     The token also becomes the next input, the slot's length grows by one and its random counter moves on; rows from
     the number at p_active on are padding and change nothing.
     """
+    wait_for_previous(DEPENDENT)
     i_token = tl.program_id(0)
     if i_token < tl.load(p_active):
         _finish_row(
@@ -109,21 +111,17 @@ def _finish_row(
         mass += tl.sum(b_mass.to(tl.float64), axis=0)
     counter = tl.load(p_random + slot)
     block = best_block
-    point = mass
+    point = tl.zeros([], tl.float64) + float("inf")  # greedy: beyond everything, hence the block's largest logit
     if temperature > 0:
         point = uniform(counter) * mass
         block, point = _block_at(p_max, p_mass, point, top, bounded, i_token, blocks, best_block, TOKENS, BLOCK)
     o_row = block * BLOCK_R + tl.arange(0, BLOCK_R)
     b_logits = tl.load(p_logits + i_token.to(tl.int64) * vocab + o_row, mask=o_row < vocab, other=float("-inf"))
-    if temperature > 0:
-        b_cumulative = tl.cumsum(tl.exp((b_logits - top) / bounded).to(tl.float64), axis=0)
-        m_beyond = (b_cumulative > point) & (o_row < vocab)
-        # Rounding may leave nothing beyond the point; then it is the block's largest logit.
-        found = tl.max(m_beyond.to(tl.int32), axis=0) > 0
-        block_max = tl.max(b_logits, axis=0)
-        m_chosen = tl.where(found, m_beyond, b_logits == block_max)
-    else:
-        m_chosen = b_logits == top
+    b_cumulative = tl.cumsum(tl.exp((b_logits - top) / bounded).to(tl.float64), axis=0)
+    m_beyond = (b_cumulative > point) & (o_row < vocab)
+    # Rounding may leave nothing beyond the point; then too it is the block's largest logit.
+    found = tl.max(m_beyond.to(tl.int32), axis=0) > 0
+    m_chosen = tl.where(found, m_beyond, b_logits == tl.max(b_logits, axis=0))
     token = tl.min(tl.where(m_chosen, o_row, vocab), axis=0)
     logit = tl.sum(tl.where(o_row == token, b_logits, 0.0), axis=0)
     finite = (top > float("-inf")) & (top < float("inf")) & (total == total)

@@ -60,6 +60,14 @@ class Variant:
     ahead: int  # mma: steps of 64 inputs requested before use; portable: steps per iteration
     max_registers: int | None
     tiles: DenseTiles = GPU_TILES
+    attention_stages: int = 3  # of a prefill's pipeline over keys
+    dependent_launch: bool = False  # decode kernels start while the one before them ends
+
+    @property
+    def launch_options(self) -> dict[str, bool]:
+        """Of every kernel of a decode step; `numerics.wait_for_previous` is their other half."""
+        # Only NVIDIA's compiler knows the option.
+        return {"DEPENDENT": self.dependent_launch} | ({"launch_pdl": True} if self.dependent_launch else {})
 
     def columns(self, tokens: int) -> int:
         """Most pairs in a work item: what one matrix instruction takes, or what is there."""
@@ -72,18 +80,31 @@ class Variant:
         return options | ({"maxnreg": self.max_registers} if self.max_registers else {})
 
 
-def mma_variant() -> Variant:
-    """For NVIDIA GPUs of compute capability 8.0 and later."""
-    # Left alone the assembler keeps registers few and moves loads down to their use: one in flight, not four.
+def mma_variant(capability: tuple[int, int]) -> Variant:
+    """For NVIDIA GPUs of this compute capability, 8.0 or later."""
     return Variant(
-        "mma", torch.bfloat16, tl.bfloat16, INPUT_SCALE, OUTPUT_SCALE, expert_warps=4, ahead=3, max_registers=128
+        "mma",
+        torch.bfloat16,
+        tl.bfloat16,
+        INPUT_SCALE,
+        OUTPUT_SCALE,
+        expert_warps=4,
+        ahead=3,
+        # Left alone the assembler keeps registers few and moves loads down to their use: one in flight, not four.
+        # The first Blackwell assemblers spill below 144 (benchmarks/results/triton_targets.json).
+        max_registers=128 if capability < (10, 0) else 144,
+        # The consumer Blackwells have 99 KB of shared memory: two blocks in flight, so that more programs fit.
+        attention_stages=2 if capability[0] == 12 else 3,
+        dependent_launch=capability >= (9, 0),
     )
 
 
 def portable_variant(activations: torch.dtype, compute: tl.dtype, tiles: DenseTiles = GPU_TILES) -> Variant:
     """For everything else that Triton runs on."""
-    ahead = 4 if tiles is GPU_TILES else 16
-    return Variant("portable", activations, compute, 1.0, 1.0, 4, ahead, max_registers=None, tiles=tiles)
+    ahead = 8 if tiles is GPU_TILES else 16  # 8: 16 bytes of words for each of AMD's 256 threads
+    return Variant(
+        "portable", activations, compute, 1.0, 1.0, 4, ahead, max_registers=None, tiles=tiles, attention_stages=2
+    )
 
 
 def interpreting() -> bool:
@@ -139,6 +160,7 @@ def choose_variant(device: torch.device, dtype: torch.dtype = torch.bfloat16) ->
     elif torch.version.hip is not None:
         variant, reason = portable_variant(dtype, tl.bfloat16), "AMD"
     else:
-        variant, reason = mma_variant(), torch.cuda.get_device_name(device)
+        variant = mma_variant(torch.cuda.get_device_capability(device))
+        reason = torch.cuda.get_device_name(device)
     logger.info("Triton kernels: %s variant (%s)", variant.name, reason)
     return variant

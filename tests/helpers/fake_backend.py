@@ -6,10 +6,14 @@ The backend also enforces the contract of the seam and records what it was asked
 """
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+
+from gpt_oss.sampling import RowSettings, sample, token_logprobs
+from gpt_oss.scheduler import SampledRow
 
 VOCAB = 50
 
@@ -66,6 +70,10 @@ class FakeBackend:
         del self.cache[slot][self._kept(length) :]
         return len(self.cache[slot])
 
+    def held(self, slot: int) -> list[int]:
+        """The tokens that count as appended to a slot."""
+        return self.cache[slot]
+
     def _append(self, slot: int, tokens: Sequence[int]) -> None:
         assert all(0 <= token < self.vocab_size for token in tokens)
         self.cache[slot] += tokens
@@ -77,3 +85,57 @@ class FakeBackend:
         self.calls.append((verb, slots, tokens))
         assert not self._in_use.locked(), "two calls at once"
         return self._in_use
+
+
+class FakeSamplingBackend(FakeBackend):
+    """The same with `decode_sampled`, one step ahead of what it yields; no other verb may come in between."""
+
+    def __init__(self, *given: Any, most_rows: int = 100, **named: Any):
+        super().__init__(*given, **named)
+        self.opened = 0
+        self._most_rows = most_rows
+        self._counted: dict[int, int] = {}  # while decode_sampled is open: what its slots hold without the step ahead
+
+    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[tuple[int, float]]]:
+        if len(rows) > self._most_rows:
+            return
+        self.opened += 1
+        counted = self._counted = {row.slot: len(self.cache[row.slot]) for row in rows}
+        fed = [row.token for row in rows]
+        behind: list[tuple[int, float]] | None = None
+        try:
+            for number in range(self.context_length - max(counted.values())):
+                self._before("decode_sampled")
+                for row, token in zip(rows, fed, strict=True):
+                    self._append(row.slot, [token])
+                if behind is not None:
+                    yield self._hand_out(behind)
+                logits = torch.from_numpy(
+                    np.stack([logits_after(self.cache[row.slot], self.vocab_size) for row in rows])
+                )
+                fed = sample(
+                    logits, [RowSettings(row.temperature, seed=row.seed, step=row.step + number) for row in rows]
+                ).tolist()
+                behind = [(id, logprob) for id, (logprob, _) in zip(fed, token_logprobs(logits, fed), strict=True)]
+            if behind is not None:
+                yield self._hand_out(behind)
+        finally:
+            self._counted = {}
+            for slot, length in counted.items():
+                del self.cache[slot][length:]
+
+    def held(self, slot: int) -> list[int]:
+        return self.cache[slot][: self._counted.get(slot)]
+
+    def truncate(self, slot: int, length: int) -> int:
+        assert not self._counted, "truncate while decode_sampled is open"
+        return super().truncate(slot, length)
+
+    def _hand_out(self, pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
+        for slot in self._counted:
+            self._counted[slot] += 1
+        return pairs
+
+    def _alone(self, verb: str, slots: list[int], tokens: int) -> threading.Lock:
+        assert not self._counted, f"{verb} while decode_sampled is open"
+        return super()._alone(verb, slots, tokens)
