@@ -17,7 +17,7 @@ from gpt_oss.errors import GenerationError, QueueFull
 from gpt_oss.scheduler import Backend, Scheduler, Task, failure
 from gpt_oss.token_generator import FinishReason, Generation, Request, Token
 
-__all__ = ["Backend", "Engine", "EngineStats"]
+__all__ = ["Backend", "Engine", "EngineStats", "TaskGeneration"]
 
 IDLE_SECONDS = 60.0
 
@@ -63,7 +63,7 @@ class Engine:
         task = Task(request, seed=secrets.randbits(64) if request.seed is None else request.seed)
         if len(request.prompt_tokens) >= self._context_length:
             task.end("context")  # the prompt fits, an answer does not
-            return _TaskGeneration(task)
+            return TaskGeneration(task)
         with self._lock:
             if self._closed:
                 raise GenerationError("the engine is closed; load the model again")
@@ -73,7 +73,7 @@ class Engine:
             if self._worker is None:
                 self._start_worker()
             self._lock.notify_all()
-        return _TaskGeneration(task)
+        return TaskGeneration(task)
 
     @property
     def stats(self) -> EngineStats:
@@ -153,7 +153,7 @@ def _close_if_alive(engine: "weakref.ref[Engine]") -> None:
         alive.close()
 
 
-class _TaskGeneration(Generation):
+class TaskGeneration(Generation):
     """A reader of a task's events. The engine does not know it, so a dropped one can end its task."""
 
     def __init__(self, task: Task):
