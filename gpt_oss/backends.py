@@ -117,7 +117,7 @@ def _load_vllm(options: LoadOptions) -> TokenGenerator:
         tensor_parallel_size=options.tensor_parallel_size or 1,
         context_length=options.context_length,
         slots=options.slots,
-        dtype=options.dtype,
+        dtype=options.torch_dtype,
     )
 
 
