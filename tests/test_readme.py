@@ -74,3 +74,15 @@ def test_the_first_command_answers():
 def test_the_two_commands_come_first():
     assert COMMANDS[0].startswith("make run PROMPT=")
     assert COMMANDS[1] == "make test"
+
+
+PAGES = [
+    (page.name, text)
+    for page in sorted((ROOT / "docs").glob("*.md"))
+    for text in re.findall(r"^```python\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("page", "snippet"), PAGES, ids=[page for page, _ in PAGES])
+def test_snippet_of_a_page(page, snippet):
+    run([sys.executable, "-c", snippet])
