@@ -177,6 +177,8 @@ class TokenGenerator(ABC):
     context_length: int
     """Most tokens, prompt and answer together, that one request can have."""
     vocab_size: int
+    honours_allowed_tokens: bool = True
+    """Whether masks can be had. Requests with one are refused where they cannot."""
 
     @abstractmethod
     def start(self, request: Request) -> Generation:
@@ -206,6 +208,8 @@ class TokenGenerator(ABC):
         allowed_tokens: AllowedTokens | None = None,
     ) -> Request:
         """Check the arguments of `stream` for this model; RequestError names the one that cannot be used."""
+        if allowed_tokens is not None and not self.honours_allowed_tokens:
+            raise RequestError("this backend cannot restrict which tokens come next; leave out allowed_tokens")
         prompt = _token_ids("prompt_tokens", prompt_tokens, self.vocab_size)
         if not prompt:
             raise RequestError("prompt_tokens must hold at least one token, got none")

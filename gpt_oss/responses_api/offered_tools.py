@@ -91,6 +91,13 @@ class CallerTool:
         """Whether it takes free text instead of a JSON object."""
         return isinstance(self.tool, CustomTool)
 
+    @property
+    def enforced(self) -> str | None:
+        """The field that asks for more than valid JSON: `strict`, or the `format` of a grammar."""
+        if isinstance(self.tool, FunctionTool):
+            return "strict" if self.tool.strict else None
+        return "format" if self.tool.format is not None and self.tool.format.type == "grammar" else None
+
 
 @dataclass(frozen=True)
 class Offer:

@@ -83,9 +83,9 @@ def prepare(
     entries = read_items(request.input, [Entry.from_dict(entry) for entry in history])
     format = request.text.format if request.text else None
     constraint = turn_grammar(request, offer, generator.vocab_size, generator.context_length)
-    if constraint is not None and not getattr(generator, "honours_allowed_tokens", True):
+    if not generator.honours_allowed_tokens:
         _check_unconstrained(request, offer)
-        constraint = None
+        constraint = None  # that arguments are a JSON object is left to the model, as nobody asked for more
     hosted = HostedTools(settings.hosted, offer.hosted)
     messages = prompt_messages(request, offer, entries, hosted, format)
     include = request.include or ()
@@ -108,10 +108,19 @@ def prepare(
 def _check_unconstrained(request: CreateResponse, offer: Offer) -> None:
     """Refuse what an engine without masks could only pretend to do."""
     format = request.text.format if request.text else None
+    refused = []
     if format is not None and format.type != "text":
-        raise ApiError("This server's backend cannot constrain answers.", param="text.format")
+        refused.append(("constrain answers", "text.format"))
     if offer.required is not None:
-        raise ApiError("This server's backend cannot require a call.", param="tool_choice")
+        refused.append(("require a call", "tool_choice"))
+    refused += [
+        ("enforce a grammar", f"{entry.param}.{field}")
+        for entry in offer.callables.values()
+        if (field := entry.enforced)
+    ]
+    if refused:
+        what, param = refused[0]
+        raise ApiError(f"This server's backend cannot {what}; leave out '{param}'.", param=param)
 
 
 def prompt_messages(

@@ -18,6 +18,7 @@ class SingleTokenGenerator(TokenGenerator):
     """Asks `infer_next_token` for every token; of the sampling options it only gets the temperature."""
 
     vocab_size = VOCAB_SIZE
+    honours_allowed_tokens = False
 
     def __init__(self, infer_next_token: NextToken, context_length: int = CONTEXT_LENGTH):
         self.context_length = context_length

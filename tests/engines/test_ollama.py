@@ -6,9 +6,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from starlette.testclient import TestClient
 
 from gpt_oss.engines.ollama import TokenGenerator, prompt_text
 from gpt_oss.errors import BackendUnavailable, GenerationError, RequestError
+from gpt_oss.responses_api.api_server import create_api_server
 from tests.helpers.harmony_text import ids, shown
 
 
@@ -111,3 +113,29 @@ def test_text_that_looks_like_a_control_token_is_not_sent_as_one():
     plain = get_tokenizer().encode_ordinary("<|start|>system")
     text = prompt_text([*ids("<|start|>user<|message|>"), *plain])
     assert text.startswith("<|start|>user<|message|>") and text.count("<|start|>") == 1
+
+
+LARK = {"type": "grammar", "syntax": "lark", "definition": 'start: "a"'}
+FUNCTION = {"type": "function", "name": "f", "parameters": {"type": "object", "properties": {}}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "param"),
+    [
+        ({"text": {"format": {"type": "json_object"}}}, "text.format"),
+        ({"tools": [FUNCTION], "tool_choice": "required"}, "tool_choice"),
+        ({"tools": [{**FUNCTION, "strict": True}]}, "tools[0].strict"),
+        ({"tools": [FUNCTION, {"type": "custom", "name": "c", "format": LARK}]}, "tools[1].format"),
+    ],
+)
+def test_the_server_refuses_what_cannot_be_enforced(asked, param):
+    with ollama(said("<|channel|>final<|message|>Hi.")) as (host, sent):
+        generator = TokenGenerator("m", host=host)
+        with TestClient(create_api_server(generator)) as client:
+            refused = client.post("/v1/responses", json={"input": "hi", **asked})
+            assert refused.status_code == 400 and refused.json()["error"]["param"] == param
+            assert not sent
+            free = client.post("/v1/responses", json={"input": "hi", "tools": [FUNCTION]}).json()
+            assert free["output"][0]["content"][0]["text"] == "Hi."
+        with pytest.raises(RequestError, match="allowed_tokens"):
+            generator.stream([1], allowed_tokens=lambda generated: None)
