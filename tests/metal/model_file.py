@@ -47,6 +47,25 @@ def tiny_model_config(**changes: object) -> ModelConfig:
     return tiny_config(vocab_size=300, **changes)
 
 
+def small_model_config(**changes: object) -> ModelConfig:
+    """The least that has every part: one windowed and one full layer, grouped heads, experts to choose from."""
+    least = {
+        "num_hidden_layers": 2,
+        "num_experts": 4,
+        "experts_per_token": 2,
+        "hidden_size": 64,
+        "intermediate_size": 32,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
+    return tiny_model_config(**(least | changes))
+
+
+def small_model_file(folder: Path, **changes: object) -> Path:
+    """A model file of `small_model_config`, for tests that compute many tokens."""
+    return tiny_model_file(folder, small_model_config(**changes))
+
+
 def tiny_model_file(folder: Path, config: ModelConfig | None = None, **options: object) -> Path:
     """A model file of a tiny random checkpoint; both lie in `folder`."""
     checkpoint = tiny_checkpoint(folder / "checkpoint", config or tiny_model_config(), **options)

@@ -18,7 +18,7 @@
 enum {
     DEFAULT_BATCH = 256,
     FIRST_CAPACITY = 512, /* positions that memory is taken for at first; doubled when they are full */
-    WINDOW_MARGIN = 256,  /* positions that a windowed layer keeps beside its window and a batch */
+    WINDOW_MARGIN = 128,  /* positions that a windowed layer keeps beside its window and a batch */
     PAIRS = HEAD_DIM / 2,
 };
 
