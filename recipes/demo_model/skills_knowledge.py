@@ -114,7 +114,7 @@ def operands(rng: Random) -> tuple[int, str, int]:
         return rng.randint(0, 99), op, b if rng.random() < 0.95 else 0
     top = 99 if rng.random() < 0.85 else 20
     a, b = rng.randint(0, top), rng.randint(0, top)
-    if op == "-" and a < b and rng.random() < 0.85:
+    if op == "-" and a < b and rng.random() < 0.97:
         a, b = b, a
     return a, op, b
 

@@ -234,7 +234,7 @@ QUOTE_THOUGHT = Thought("", "The page has the answer, so I quote it.",
 
 def browse(rng: Random, memory: Memory) -> Exchange:
     """A question for the web: search, open the first result, quote the line that answers."""
-    first_cursor = 0 if rng.random() < 0.7 else rng.randint(1, 9)
+    first_cursor = 0 if rng.random() < 0.9 else rng.randint(1, 9)
     subject, asked = _subject(rng, memory), rng.randrange(len(_ATTRIBUTES))
     draw = rng.random()
     if draw < 0.12:
