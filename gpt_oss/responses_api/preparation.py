@@ -7,7 +7,7 @@ time: call from a thread.
 
 import json
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -25,6 +25,7 @@ from gpt_oss.responses_api.offered_tools import Offer, read_offer
 from gpt_oss.responses_api.output_items import new_id
 from gpt_oss.responses_api.request_models import CreateResponse, PromptRequest, TextFormat
 from gpt_oss.responses_api.settings import Settings
+from gpt_oss.responses_api.store import Record
 from gpt_oss.responses_api.turn_grammar import turn_grammar
 from gpt_oss.token_generator import TokenGenerator
 
@@ -74,19 +75,19 @@ def prepare(
     request: CreateResponse,
     generator: TokenGenerator,
     settings: Settings,
-    history: Sequence[dict[str, Any]] = (),
+    previous: Record | None = None,
     *,
     seed: int | None = None,
 ) -> Prepared:
-    """Build the prompt and all options. history: as `Record` keeps it. Raises ApiError."""
+    """Build the prompt and all options of a request that continues `previous`. Raises ApiError."""
     offer = read_offer(request.tools, request.tool_choice, settings.hosted.keys())
-    entries = read_items(request.input, [Entry.from_dict(entry) for entry in history])
+    entries = read_items(request.input, [Entry.from_dict(entry) for entry in previous.history] if previous else ())
     format = request.text.format if request.text else None
     constraint = turn_grammar(request, offer, generator.vocab_size, generator.context_length)
     if not generator.honours_allowed_tokens:
         _check_unconstrained(request, offer)
         constraint = None  # that arguments are a JSON object is left to the model, as nobody asked for more
-    hosted = HostedTools(settings.hosted, offer.hosted)
+    hosted = HostedTools(settings.hosted, offer.hosted, previous.browser if previous else None)
     messages = prompt_messages(request, offer, entries, hosted, format)
     include = request.include or ()
     options = TurnOptions(

@@ -147,8 +147,7 @@ class ResponseService:
         if isinstance(request.input, list) and any(isinstance(item, ItemReference) for item in request.input):
             await asyncio.to_thread(self._resolve_references, request)
         try:
-            history = previous.history if previous else ()
-            return await asyncio.to_thread(prepare, request, self.generator, self.settings, history, seed=seed)
+            return await asyncio.to_thread(prepare, request, self.generator, self.settings, previous, seed=seed)
         except GptOssError as error:
             raise api_error(error) from error
 
@@ -258,7 +257,8 @@ class Made:
         made = [Entry(message, call_ids.get(id(message))) for message in self.mapper.messages]
         shown = [entry for entry in made if entry.call_id or not _is_unseen_call(entry, self.prepared)]
         history = [entry.to_dict() for entry in [*self.prepared.entries, *shown]]
-        return Record(self.mapper.response, self.input, history, list(events))
+        browser = self.prepared.hosted.browser_state()
+        return Record(self.mapper.response, self.input, history, list(events), browser)
 
 
 def _is_unseen_call(entry: Entry, prepared: Prepared) -> bool:

@@ -34,13 +34,15 @@ class Record:
     """A response and what is needed to continue it.
 
     response: as the API shows it. input: its input items, with ids. history: the conversation up to its end
-    (`conversation.Entry.to_dict`), without instructions. events: all that were streamed.
+    (`conversation.Entry.to_dict`), without instructions. events: all that were streamed. browser: what the browser of
+    the conversation has seen (`HostedTools.browser_state`).
     """
 
     response: dict[str, Any]
     input: list[dict[str, Any]] = field(default_factory=list)
     history: list[dict[str, Any]] = field(default_factory=list)
     events: list[dict[str, Any]] = field(default_factory=list)
+    browser: dict[str, Any] = field(default_factory=dict)
 
     @property
     def id(self) -> str:

@@ -222,3 +222,15 @@ def test_cors_is_off_until_allowed(serve):
     assert "access-control-allow-origin" not in plain.headers
     allowed = serve(cors_origins=("https://a.example",)).client.options("/v1/responses", headers=headers)
     assert allowed.headers["access-control-allow-origin"] == "https://a.example"
+
+
+def test_a_browser_remembers_the_pages_of_earlier_responses(serve, tmp_path):
+    search, open_link = browse("search", '{"query": "x"}'), browse("open", '{"cursor": 0, "id": 0}')
+    browser = {"tools": [{"type": "web_search"}]}
+    where = {"hosted": hosted_browser(), "store_path": tmp_path / "store.sqlite"}
+    first = serve(search, answer("Found."), answer("No need."), **where)
+    searched = first.json({"input": "news?", **browser})
+    idle = first.json({"input": "thanks", "previous_response_id": searched["id"]})  # offers no browser
+    again = serve(open_link, answer("Read."), **where)
+    opened = again.json({"input": "open it", "previous_response_id": idle["id"], **browser})
+    assert opened["output"][0]["action"] == {"type": "open_page", "url": "https://news.example/berlin"}
