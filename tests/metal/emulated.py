@@ -33,40 +33,62 @@ def kernel_flags() -> list[str]:
     return flags
 
 
+Job = tuple[Path, list[str]]
+"""An object file, named by what goes into it, and the command that makes it."""
+
+
 def build(kernel_files: Iterable[Path], extra_flags: Iterable[str] = ()) -> Path:
     """The shared library of these kernels, the launchers and the emulated device."""
-    extra = [*extra_flags, "-fPIC", "-g1"]
-    emulator_flags, launcher_flags = ["-std=c++17", "-O2", *extra], ["-x", "c", "-std=c11", "-O2", *extra]
-    jobs = [_kernel_job(file, [*kernel_flags(), *extra]) for file in kernel_files]
-    jobs += [
-        _job(EMULATOR / name, emulator_flags, _text_of([*METAL.glob("*.h"), *EMULATOR.glob("*.h*")]))
-        for name in ("executor.cpp", "device.cpp")
-    ]
-    jobs.append(_job(METAL / "kernels.c", launcher_flags, _text_of([*METAL.glob("*.h"), KERNELS / "kernel_args.h"])))
+    flags = [*extra_flags]
+    sanitizers = [flag for flag in flags if flag.startswith("-fsanitize")]
+    return link([*kernel_jobs(kernel_files, flags), device_job(flags)], sanitizers)
+
+
+def kernel_jobs(kernel_files: Iterable[Path], extra_flags: list[str]) -> list[Job]:
+    """Kernels, executor and launchers, without a device."""
+    jobs = []
+    for file in kernel_files:
+        text = translate(file.read_text(), file.name)
+        headers = _text_of([*EMULATOR.glob("*.hpp"), *EMULATOR.glob("include/*")]) + _included(text, file.parent)
+        source = CACHE / f"{file.stem}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.cpp"
+        if not source.exists():
+            CACHE.mkdir(parents=True, exist_ok=True)
+            source.write_text(text)
+        target, command = job(source, [COMPILER, *kernel_flags(), *extra_flags], headers)
+        jobs.append((target, [*command, f"-I{EMULATOR}/include", f"-I{file.parent}", f"-I{KERNELS}"]))
+    launchers = [COMPILER, "-x", "c", "-std=c11", "-O2", *extra_flags]
+    jobs.append(job(METAL / "kernels.c", launchers, _text_of([*METAL.glob("*.h"), KERNELS / "kernel_args.h"])))
+    emulator = [COMPILER, "-std=c++17", "-O2", *extra_flags]
+    jobs.append(job(EMULATOR / "executor.cpp", emulator, _text_of(EMULATOR.glob("*.hpp"))))
+    return jobs
+
+
+def device_job(extra_flags: list[str]) -> Job:
+    """The emulated device."""
+    headers = _text_of([*METAL.glob("*.h"), *EMULATOR.glob("*.h*")])
+    return job(EMULATOR / "device.cpp", [COMPILER, "-std=c++17", "-O2", *extra_flags], headers)
+
+
+def job(source: Path, command: list[str], headers: str) -> Job:
+    """Compile a source with a compiler and its flags. `headers`: the text of what it includes."""
+    command = [*command, "-fPIC", "-g1", "-Wall", "-Wextra", "-Werror"]
+    digest = hashlib.sha256("\0".join([source.read_text(), headers, *command]).encode()).hexdigest()[:16]
+    return CACHE / f"{source.stem}-{digest}.o", [*command, "-c", str(source)]
+
+
+def link(jobs: list[Job], flags: Iterable[str] = ()) -> Path:
+    """Run the jobs, two at a time, and link a shared library of their objects."""
     digest = hashlib.sha256("\n".join(str(target) for target, _ in jobs).encode()).hexdigest()[:16]
     library = CACHE / f"kernels-{digest}.so"
     if not library.exists():
+        CACHE.mkdir(parents=True, exist_ok=True)
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(_compile, jobs))
-        sanitizers = [flag for flag in extra if flag.startswith("-fsanitize")]
-        objects = [str(target) for target, _ in jobs]
         unfinished = library.with_suffix(f".{os.getpid()}")
-        _run([COMPILER, "-shared", *sanitizers, "-o", str(unfinished), *objects, "-lpthread"])
+        objects = [str(target) for target, _ in jobs]
+        run([COMPILER, "-shared", "-o", str(unfinished), *objects, "-lpthread", *flags])
         unfinished.rename(library)
     return library
-
-
-def _kernel_job(file: Path, flags: list[str]) -> tuple[Path, list[str]]:
-    """As _job, for an MSL file, whose headers lie beside it or beside the kernels."""
-    text = translate(file.read_text(), file.name)
-    headers = _text_of(EMULATOR.glob("*.hpp")) + _included(text, file.parent)
-    digest = hashlib.sha256((text + headers + str(flags)).encode()).hexdigest()[:16]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    source = CACHE / f"{file.stem}-{digest}.cpp"
-    if not source.exists():
-        source.write_text(text)
-    target, command = _job(source, flags, headers)
-    return target, [*command, f"-I{EMULATOR}/include", f"-I{file.parent}", f"-I{KERNELS}"]
 
 
 def _included(text: str, folder: Path) -> str:
@@ -82,23 +104,16 @@ def _text_of(paths: Iterable[Path]) -> str:
     return "".join(path.read_text() for path in sorted(paths))
 
 
-def _job(source: Path, flags: list[str], headers: str) -> tuple[Path, list[str]]:
-    """The object file of a source, named by what goes into it, and the command that makes it."""
-    inputs = [source.read_text(), headers, COMPILER, *flags]
-    digest = hashlib.sha256("\0".join(inputs).encode()).hexdigest()[:16]
-    target = CACHE / f"{source.stem}-{digest}.o"
-    return target, [COMPILER, *flags, "-Wall", "-Wextra", "-Werror", "-c", str(source)]
-
-
-def _compile(job: tuple[Path, list[str]]) -> None:
+def _compile(job: Job) -> None:
     target, command = job
     if not target.exists():
         unfinished = target.with_suffix(f".{os.getpid()}")
-        _run([*command, "-o", str(unfinished)])
+        run([*command, "-o", str(unfinished)])
         unfinished.rename(target)
 
 
-def _run(command: list[str]) -> None:
+def run(command: list[str]) -> None:
+    """A compiler's command; its messages become the error."""
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     if result.returncode:
         raise RuntimeError(f"{' '.join(command)}\n{result.stderr}")
@@ -159,8 +174,9 @@ class Device:
         self.handle = ctypes.c_void_p()
         self.buffers: list[Buffer] = []
         self.call("gpu_device_create", ctypes.byref(self.handle))
-        self.lib.emulator_set_lanes(self.handle, self.LANES.index(lanes))
-        self.lib.emulator_set_max_threads(self.handle, max_threads)
+        if (lanes, max_threads) != ("forward", 1024):
+            self.lib.emulator_set_lanes(self.handle, self.LANES.index(lanes))
+            self.lib.emulator_set_max_threads(self.handle, max_threads)
 
     def call(self, function: str, *arguments: object) -> None:
         """A function that returns bool and writes its error to the last parameter."""

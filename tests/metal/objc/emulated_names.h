@@ -1,0 +1,17 @@
+/* The emulated device under other names, so that it can stand behind a fake Metal in one library with metal_device.m. */
+#define gpu_device_create emulated_device_create
+#define gpu_device_release emulated_device_release
+#define gpu_device_limits emulated_device_limits
+#define gpu_kernel_create emulated_kernel_create
+#define gpu_kernel_release emulated_kernel_release
+#define gpu_kernel_max_threads emulated_kernel_max_threads
+#define gpu_buffer_create emulated_buffer_create
+#define gpu_buffer_wrap emulated_buffer_wrap
+#define gpu_buffer_release emulated_buffer_release
+#define gpu_buffer_contents emulated_buffer_contents
+#define gpu_buffer_bytes emulated_buffer_bytes
+#define gpu_commands_create emulated_commands_create
+#define gpu_commands_dispatch emulated_commands_dispatch
+#define gpu_commands_commit emulated_commands_commit
+#define gpu_commands_wait emulated_commands_wait
+#define gpu_commands_release emulated_commands_release
