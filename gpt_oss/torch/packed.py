@@ -1,8 +1,8 @@
 """The expert layer that keeps its weights packed: MXFP4 blocks read in place from the checkpoint's memory map.
 
-The same model with another `MLPBlock`; 20b then needs 13.8 GB instead of 42. Few tokens go through the native
-kernels, which decode in registers; many tokens, and machines without the library, decode an expert to BF16 and
-multiply with torch. Both round where the BF16 model rounds.
+The same model with another `MLPBlock`; 20b then needs 13.8 GB instead of 42. The native kernels decode in registers
+for few tokens and in cache for many; where torch multiplies BF16 by instructions of the processor, many tokens decode
+an expert to BF16 and go to torch, as do all on machines without the library. All round where the BF16 model rounds.
 """
 
 from dataclasses import dataclass
@@ -13,11 +13,12 @@ from torch import Tensor
 
 from gpt_oss import native
 from gpt_oss.config import ModelConfig
+from gpt_oss.torch.cpu import multiplies_bf16
 from gpt_oss.torch.model import MLPBlock, linear, swiglu
 from gpt_oss.torch.parallel import Parallel
 from gpt_oss.torch.weights import decode_mxfp4
 
-# From here on decoding an expert once and multiplying matrices is faster than one pass per token and expert.
+# Beyond them torch, where it multiplies BF16 fast, beats the native kernels, decoding of each expert included.
 NATIVE_TOKENS = 32
 
 
@@ -65,7 +66,7 @@ class PackedMLPBlock(MLPBlock):
     def mixture(self, t: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """See `MLPBlock.mixture`."""
         library = native.load()
-        if library is None or self._layer is None or len(t) > NATIVE_TOKENS:
+        if library is None or self._layer is None or (len(t) > NATIVE_TOKENS and multiplies_bf16()):
             return super().mixture(t, chosen, weights)
         t, weights = t.contiguous(), weights.contiguous()
         out = torch.empty(t.shape, dtype=torch.float32)

@@ -12,6 +12,10 @@ enum { BLOCK = 32, BLOCK_BYTES = 16 };
 /* Most tokens that share one pass over a row: their sums live in registers. */
 enum { MAX_TOKENS = 4 };
 
+/* Products of matrices (panels.h). A tile's sums fit twelve registers of eight floats. A block of PANEL_ROWS x PANEL_K
+ * weights fits the second-level cache, a tile's share of it and of a panel the first. */
+enum { TILE_ROWS = 6, TILE_TOKENS = 16, PANEL_ROWS = 8 * TILE_ROWS, PANEL_K = 9 * BLOCK, PANEL_TOKENS = 256 };
+
 struct kernels {
     const char *name;
     int (*supported)(void);
@@ -23,9 +27,19 @@ struct kernels {
                       size_t tokens, float *sums);
     void (*bf16_row)(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens, float *sums);
     void (*decode)(const uint8_t *codes, const uint8_t *scales, size_t blocks, uint16_t *out);
+    /* Most tokens for which passes over the rows beat panels. SIZE_MAX: always, and there are no functions below. */
+    size_t few;
+    /* Weights to floats, exactly: MXFP4 blocks; n BF16 values, n a multiple of BLOCK. */
+    void (*widen_mxfp4)(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *out);
+    void (*widen_bf16)(const uint16_t *values, size_t n, float *out);
+    /* sums[r * PANEL_TOKENS + t] += sum over i < k of w[r * PANEL_K + i] * x[i * TILE_TOKENS + t]. */
+    void (*tile)(const float *w, const float *x, size_t k, float *sums);
 };
 
 extern const struct kernels kernels_portable, kernels_avx2, kernels_avx512bf16, kernels_neon;
+
+/* Those of the instruction set in use. */
+const struct kernels *kernels_in_use(void);
 
 static inline float bf16_to_float(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;

@@ -59,7 +59,31 @@ static void decode(const uint8_t *codes, const uint8_t *scales, size_t blocks, u
     kernels_portable.decode(codes, scales, blocks, out);
 }
 
+static void widen_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *out) {
+    kernels_portable.widen_mxfp4(codes, scales, blocks, out);
+}
+
+static void widen_bf16(const uint16_t *values, size_t n, float *out) {
+    for (size_t i = 0; i < n; i += 4) vst1q_f32(out + i, floats(values + i));
+}
+
+enum { PARTS = TILE_TOKENS / 4 };
+
+static void tile(const float *w, const float *x, size_t k, float *sums) {
+    float32x4_t totals[TILE_ROWS][PARTS];
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        for (size_t p = 0; p < PARTS; p++) totals[r][p] = vld1q_f32(sums + r * PANEL_TOKENS + 4 * p);
+    for (size_t i = 0; i < k; i++) {
+        float32x4_t tokens[PARTS];
+        for (size_t p = 0; p < PARTS; p++) tokens[p] = vld1q_f32(x + i * TILE_TOKENS + 4 * p);
+        for (size_t r = 0; r < TILE_ROWS; r++)
+            for (size_t p = 0; p < PARTS; p++) totals[r][p] = vfmaq_n_f32(totals[r][p], tokens[p], w[r * PANEL_K + i]);
+    }
+    for (size_t r = 0; r < TILE_ROWS; r++)
+        for (size_t p = 0; p < PARTS; p++) vst1q_f32(sums + r * PANEL_TOKENS + 4 * p, totals[r][p]);
+}
+
 const struct kernels kernels_neon = {
-    "neon", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode,
+    "neon", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16, tile,
 };
 #endif

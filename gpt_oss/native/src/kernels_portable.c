@@ -53,6 +53,30 @@ static void decode(const uint8_t *codes, const uint8_t *scales, size_t blocks, u
     }
 }
 
+static void widen_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *out) {
+    for (size_t block = 0; block < blocks; block++) {
+        float scale = scale_to_float(scales[block]);
+        for (size_t i = 0; i < BLOCK_BYTES; i++) {
+            uint8_t pair = codes[block * BLOCK_BYTES + i];
+            out[block * BLOCK + 2 * i] = FP4[pair & 15] * scale;
+            out[block * BLOCK + 2 * i + 1] = FP4[pair >> 4] * scale;
+        }
+    }
+}
+
+static void widen_bf16(const uint16_t *values, size_t n, float *out) {
+    for (size_t i = 0; i < n; i++) out[i] = bf16_to_float(values[i]);
+}
+
+static void tile(const float *w, const float *x, size_t k, float *sums) {
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        float totals[TILE_TOKENS] = {0};
+        for (size_t i = 0; i < k; i++)
+            for (size_t t = 0; t < TILE_TOKENS; t++) totals[t] += w[r * PANEL_K + i] * x[i * TILE_TOKENS + t];
+        for (size_t t = 0; t < TILE_TOKENS; t++) sums[r * PANEL_TOKENS + t] += totals[t];
+    }
+}
+
 const struct kernels kernels_portable = {
-    "portable", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode,
+    "portable", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16, tile,
 };

@@ -1,0 +1,30 @@
+/* Matrix products for many tokens: blocks of weights that fit the second-level cache, times panels of tokens. */
+#include "panels.h"
+
+void fill_panel(const uint16_t *const *x, size_t tokens, size_t k, float *panel) {
+    for (size_t i = 0; i < k; i++)
+        for (size_t t = 0; t < TILE_TOKENS; t++) panel[i * TILE_TOKENS + t] = t < tokens ? bf16_to_float(x[t][i]) : 0;
+}
+
+/* k weights of a row, from column `begin` on. */
+static void widen(const struct kernels *use, const struct matrix *w, size_t row, size_t begin, size_t k, float *out) {
+    size_t index = row * w->k + begin;
+    if (w->values) use->widen_bf16(w->values + index, k, out);
+    else use->widen_mxfp4(w->codes + index / 2, w->scales + index / BLOCK, k / BLOCK, out);
+}
+
+void multiply_panels(const struct kernels *use, const struct matrix *w, size_t first, size_t rows, const float *panels,
+                     size_t tokens, float sums[PANEL_ROWS][PANEL_TOKENS]) {
+    float block[PANEL_ROWS][PANEL_K];
+    size_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    memset(sums, 0, tiles * TILE_ROWS * sizeof *sums);
+    for (size_t begin = 0; begin < w->k; begin += PANEL_K) {
+        size_t k = w->k - begin < PANEL_K ? w->k - begin : PANEL_K;
+        for (size_t r = 0; r < rows; r++) widen(use, w, first + r, begin, k, block[r]);
+        memset(block[rows], 0, (tiles * TILE_ROWS - rows) * sizeof *block);
+        for (size_t p = 0; p < panels_of(tokens); p++)
+            for (size_t tile = 0; tile < tiles; tile++)
+                use->tile(block[tile * TILE_ROWS], panels + (p * w->k + begin) * TILE_TOKENS, k,
+                          &sums[tile * TILE_ROWS][p * TILE_TOKENS]);
+    }
+}
