@@ -40,7 +40,8 @@ def examples(file: Path) -> list[tuple[list[int], list[int]]]:
         system = Message.from_role_and_content(Role.SYSTEM, SystemContent.new())
         question = Conversation.from_messages([system, Message.from_role_and_content(Role.USER, user)])
         prompt = list(encoding.render_conversation_for_completion(question, Role.ASSISTANT))
-        answer = encoding.encode(f"<|channel|>final<|message|>{assistant}", allowed_special={"<|channel|>", "<|message|>"})
+        markers = {"<|channel|>", "<|message|>"}
+        answer = encoding.encode(f"<|channel|>final<|message|>{assistant}", allowed_special=markers)
         found.append((prompt, [*answer, RETURN]))
     return found
 
