@@ -1,0 +1,1 @@
+"""vLLM as an engine, in this process: `gpt_oss.vllm.token_generator.TokenGenerator`."""
