@@ -13,9 +13,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt_oss.backends import add_backend_arguments, load_from_arguments
+from gpt_oss.backends import LoadOptions, add_backend_arguments, default_backend, load_from_arguments
+from gpt_oss.checkpoint import Checkpoint
 from gpt_oss.command_line import is_follower, non_negative, positive, run_command
 from gpt_oss.errors import MissingExtra, RequestError, ToolError
+from gpt_oss.responses_api.capacity import SLOTS, choose_capacity
 
 if TYPE_CHECKING:
     from gpt_oss.responses_api.settings import Settings
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 PORT = 8000
-SLOTS = 8
 API_KEY_VARIABLE = "GPT_OSS_API_KEY"
 # How long a thread may keep the interpreter while others want it. Every write to a socket gives it up and has to get it
 # back, which at Python's 5 ms adds up when prompts are being read in other threads.
@@ -45,7 +46,10 @@ def build_parser(prog: str = "gpt-oss serve") -> argparse.ArgumentParser:
         "--model-name", metavar="NAME", help="what clients call the model (default: from the checkpoint)"
     )
     parser.add_argument(
-        "--slots", type=positive, default=SLOTS, help="requests computed together (default: %(default)s)"
+        "--slots",
+        type=positive,
+        metavar="N",
+        help=f"requests computed together (default: {SLOTS}, or what memory allows)",
     )
     parser.add_argument(
         "--max-waiting", type=non_negative, default=256, help="requests that may wait for a slot (default: %(default)s)"
@@ -101,7 +105,29 @@ def _load(options: argparse.Namespace) -> "TokenGenerator | None":
     return load_from_arguments(options, slots=options.slots)
 
 
+def settle_capacity(options: argparse.Namespace) -> None:
+    """Fill in the slots, and the context length where the backend would promise more than the machine can hold."""
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # ranks must not measure each for itself
+    if alone and (options.backend or default_backend(options.device)) == "torch":
+        try:
+            from gpt_oss.torch.backend import choose_device
+            from gpt_oss.torch.weights import free_memory
+        except ModuleNotFoundError as error:
+            raise MissingExtra(error.name or "torch", "torch") from error
+        wanted = LoadOptions(checkpoint=options.checkpoint, dtype=options.dtype)
+        with Checkpoint(wanted.folder) as checkpoint:
+            options.slots, options.context_length = choose_capacity(
+                checkpoint.config,
+                free_memory(choose_device(options.device)),
+                wanted.torch_dtype.itemsize,
+                slots=options.slots,
+                context_length=options.context_length,
+            )
+    options.slots = options.slots or SLOTS
+
+
 def _run(options: argparse.Namespace, load: Load) -> int:
+    settle_capacity(options)
     if is_follower():
         load(options)  # serves rank 0 until it leaves
         return 0
@@ -150,8 +176,6 @@ def server_settings(options: argparse.Namespace, environment: Mapping[str, str] 
 
 def _model_name(options: argparse.Namespace) -> str:
     """`gpt-oss-20b` or `-120b` by the number of layers; `gpt-oss-demo` without a checkpoint."""
-    from gpt_oss.checkpoint import Checkpoint
-
     if options.checkpoint is None:
         return "gpt-oss-demo"
     if options.backend == "ollama":
@@ -222,7 +246,8 @@ async def _serve(app: Any, options: argparse.Namespace) -> None:
                 for socket in server.sockets:
                     host, port = socket.getsockname()[:2]
                     shown = f"[{host}]" if ":" in host else host
-                    sys.stdout.write(f"gpt-oss: {service.settings.model} on http://{shown}:{port}/v1\n")
+                    at_once = f"{service.settings.slots} x {service.generator.context_length} tokens"
+                    sys.stdout.write(f"gpt-oss: {service.settings.model} on http://{shown}:{port}/v1 ({at_once})\n")
                     sys.stdout.flush()
 
     loop = asyncio.get_running_loop()

@@ -38,7 +38,7 @@ def start(checkpoint):
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(process)
         line = process.stdout.readline()
-        found = re.fullmatch(r"gpt-oss: gpt-oss on (http://127\.0\.0\.1:\d+/v1)\n", line)
+        found = re.fullmatch(r"gpt-oss: gpt-oss on (http://127\.0\.0\.1:\d+/v1) \(\d+ x 4000 tokens\)\n", line)
         assert found, line + process.stderr.read()
         return process, found[1]
 
