@@ -5,12 +5,15 @@ answer says how to get one.
 """
 
 import asyncio
+import sys
 import tempfile
+from contextlib import closing
 from pathlib import Path
 
 from openai_harmony import Message, Role
 
 from gpt_oss.tools.apply_patch import apply_patch
+from gpt_oss.tools.python_docker.images import ProgressBar
 from gpt_oss.tools.registry import build_tool
 from gpt_oss.tools.simple_browser import SimpleBrowserTool
 from gpt_oss.tools.simple_browser.backend import LocalBackend
@@ -42,8 +45,9 @@ async def main(folder: Path) -> None:
         await show(browser, "browser.search", '{"query": "moon tide"}')
         await show(browser, "browser.open", '{"id": 0}')
 
-    async with build_tool("python") as python:
-        await show(python, "python", "print(12 * 60 + 25)")
+    with closing(ProgressBar(sys.stderr)) as progress:
+        async with build_tool("python", progress=progress) as python:
+            await show(python, "python", "print(12 * 60 + 25)")
 
     print(f"--- apply_patch\n{apply_patch(PATCH, root=folder)}")
 

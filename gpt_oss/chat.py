@@ -51,20 +51,14 @@ def build_parser(prog: str = "gpt-oss chat") -> argparse.ArgumentParser:
         default=0,
         help="most tokens of an answer (0: no limit)",
     )
-    parser.add_argument(
-        "--resume", metavar="FILE", type=Path, help="continue the conversation that /save wrote"
-    )
+    parser.add_argument("--resume", metavar="FILE", type=Path, help="continue the conversation that /save wrote")
     tools = parser.add_argument_group("tools")
     tools.add_argument("-b", "--browser", action="store_true", help="let the model search and read web pages")
     tools.add_argument(
         "--browser-backend", metavar="NAME", help="youcom, exa, searxng or local (default: $BROWSER_BACKEND)"
     )
-    tools.add_argument(
-        "--show-browser-results", action="store_true", help="show in full what the browser finds"
-    )
-    tools.add_argument(
-        "-p", "--python", action="store_true", help="let the model run Python code in a container"
-    )
+    tools.add_argument("--show-browser-results", action="store_true", help="show in full what the browser finds")
+    tools.add_argument("-p", "--python", action="store_true", help="let the model run Python code in a container")
     tools.add_argument(
         "--python-backend",
         metavar="NAME",
@@ -79,15 +73,11 @@ def build_parser(prog: str = "gpt-oss chat") -> argparse.ArgumentParser:
     )
     look = parser.add_argument_group("display")
     look.add_argument("--raw", action="store_true", help="show the exact tokens, control tokens included")
-    look.add_argument(
-        "--hide-reasoning", action="store_true", help="one line in place of the model's thoughts"
-    )
+    look.add_argument("--hide-reasoning", action="store_true", help="one line in place of the model's thoughts")
     look.add_argument("--no-color", action="store_true", help="no colours, as with $NO_COLOR")
     look.add_argument("-v", "--verbose", action="store_true", help="say what is loaded, and where")
     add_sampling_arguments(parser, temperature=1.0)
-    add_backend_arguments(
-        parser, context_length=CONTEXT_LENGTH, context_flags=("-c", "--context", "--context-length")
-    )
+    add_backend_arguments(parser, context_length=CONTEXT_LENGTH, context_flags=("-c", "--context", "--context-length"))
     return parser
 
 
@@ -114,7 +104,7 @@ def _run(options: argparse.Namespace, load: Load) -> int:
     with ExitStack() as cleanup:
         cleanup.enter_context(quiet_keyboard())
         bridge = cleanup.enter_context(Bridge())
-        tools = _make_tools(options)
+        tools = _make_tools(options, view)
         for tool in tools.values():
             cleanup.callback(_close, bridge, tool)
         generator = load(options)
@@ -208,7 +198,7 @@ def _color(options: argparse.Namespace) -> bool:
     return not options.no_color and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def _make_tools(options: argparse.Namespace) -> "dict[str, Tool]":
+def _make_tools(options: argparse.Namespace, view: "View") -> "dict[str, Tool]":
     """The tools asked for, by name. Their settings come from the flags, else from the environment."""
     from gpt_oss.tools.apply_patch.tool import ApplyPatchTool
     from gpt_oss.tools.registry import build_tool
@@ -221,7 +211,7 @@ def _make_tools(options: argparse.Namespace) -> "dict[str, Tool]":
     tools: dict[str, Tool] = {}
     for name, wanted in (("browser", options.browser), ("python", options.python)):
         if wanted:
-            tools[name] = build_tool(name, environment)
+            tools[name] = build_tool(name, environment, view.downloading)
     if options.apply_patch:
         tools["apply_patch"] = ApplyPatchTool(options.patch_root)
     return tools

@@ -52,6 +52,9 @@ class View(Protocol):
     def say(self, text: str, style: str = "notice") -> None:
         """Show a line of the program's own."""
 
+    def downloading(self, what: str, done: int, total: int) -> None:
+        """Show how far a download is that a tool waits for, in bytes; 0 of 0 at its start."""
+
     def close(self) -> None:
         """Leave the terminal as a prompt needs it, also after a turn that broke off."""
 
@@ -85,9 +88,7 @@ class TerminalView:
 
     def show(self, event: Event) -> None:
         """Show one event of a turn."""
-        if not isinstance(event, PromptRead) and not (
-            isinstance(event, ReasoningDelta) and self.hide_reasoning
-        ):
+        if not isinstance(event, PromptRead) and not (isinstance(event, ReasoningDelta) and self.hide_reasoning):
             self._stop_spinner()
         match event:
             case SampleStarted(round, prompt):
@@ -121,6 +122,12 @@ class TerminalView:
         lines = Lines(self._width, "", (style,), self._color)
         self._write(lines.feed(harmless(text)) + lines.close() + "\n")
 
+    def downloading(self, what: str, done: int, total: int) -> None:
+        """The spinner tells how far it is."""
+        if self._spinner is not None:
+            text = f"downloading {what}: {done // 10**6} of {total // 10**6} MB"
+            self._spinner.label = _cut(text, self._width() - 10)
+
     def close(self) -> None:
         """Stop the spinner and end the line."""
         self._stop_spinner()
@@ -149,9 +156,7 @@ class TerminalView:
             self._thoughts = []
             if self.hide_reasoning:
                 self._stop_spinner()
-                self._write(
-                    self._styled(f"│ thought for {time.monotonic() - self._began:.1f} s", "dim") + "\n"
-                )
+                self._write(self._styled(f"│ thought for {time.monotonic() - self._began:.1f} s", "dim") + "\n")
         self._end_body()
 
     def _text_body(self, channel: str) -> "MarkdownStream | Lines":
@@ -177,9 +182,7 @@ class TerminalView:
         lines = text.split("\n")
         more = f" (+{len(lines) - 1} lines)" if len(lines) > 1 else ""
         line = _cut(f"  ↳ {lines[0].strip() or '(nothing)'}", self._width() - cell_width(more) - 8)
-        shown = self._styled(line, "error" if failed else "dim") + self._styled(
-            f"{more} {event.seconds:.1f} s", "dim"
-        )
+        shown = self._styled(line, "error" if failed else "dim") + self._styled(f"{more} {event.seconds:.1f} s", "dim")
         self._write(shown + "\n")
 
     def _diff(self, lines: list[str]) -> None:
@@ -231,9 +234,7 @@ class TerminalView:
 class Lines:
     """Text that is no markdown, wrapped, with a prefix before every line."""
 
-    def __init__(
-        self, width: Callable[[], int], prefix: str, styles: tuple[str, ...], color: bool, *, column: int = 0
-    ):
+    def __init__(self, width: Callable[[], int], prefix: str, styles: tuple[str, ...], color: bool, *, column: int = 0):
         self._styles = styles if color else ()
         shown_prefix = f"\x1b[{STYLES[styles[0]]}m{prefix}\x1b[0m" if prefix.strip() and color else prefix
         self._wrapper = Wrapper(width, shown_prefix, shown_prefix, column=column)
@@ -251,11 +252,30 @@ class Lines:
         return self._wrapper.flush()
 
 
-class PlainView:
-    """For pipes: the answers alone on standard output, everything that went wrong on standard error."""
+class _Unstyled:
+    """What the views without a terminal share: their own words go to standard error, line by line."""
 
     def __init__(self, output: TextIO, errors: TextIO):
         self._output, self._errors = output, errors
+        self._announced = ""
+
+    def say(self, text: str, style: str = "notice") -> None:
+        """Show a line of the program's own."""
+        self._errors.write(text + "\n")
+        self._errors.flush()
+
+    def downloading(self, what: str, done: int, total: int) -> None:
+        """Say it once, when it begins."""
+        if not total and self._announced != what:
+            self._announced = what
+            self.say(f"downloading {what}")
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+class PlainView(_Unstyled):
+    """For pipes: the answers alone on standard output, everything that went wrong on standard error."""
 
     def show(self, event: Event) -> None:
         """Show one event of a turn."""
@@ -271,20 +291,12 @@ class PlainView:
             case TurnDone() if event.error is not None or event.reason in ENDINGS:
                 self.say(event.error or ENDINGS[event.reason])
 
-    def say(self, text: str, style: str = "notice") -> None:
-        """Show a line of the program's own."""
-        self._errors.write(text + "\n")
-        self._errors.flush()
 
-    def close(self) -> None:
-        """Nothing to leave."""
-
-
-class RawView:
+class RawView(_Unstyled):
     """The exact tokens, control tokens included: the prompt's, as far as they are new, and the model's."""
 
     def __init__(self, output: TextIO, errors: TextIO):
-        self._output, self._errors = output, errors
+        super().__init__(output, errors)
         self._seen: list[int] = []
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
@@ -301,14 +313,6 @@ class RawView:
                 self._write(self._decoder.decode(b"", final=True) + "\n")
                 if event.error is not None:
                     self.say(event.error)
-
-    def say(self, text: str, style: str = "notice") -> None:
-        """Show a line of the program's own."""
-        self._errors.write(text + "\n")
-        self._errors.flush()
-
-    def close(self) -> None:
-        """Nothing to leave."""
 
     def _known(self, prompt: tuple[int, ...]) -> int:
         """How much of the prompt was shown before; up to a whole message where it goes on differently."""

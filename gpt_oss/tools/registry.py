@@ -16,21 +16,27 @@ when the tool is built.
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from gpt_oss.errors import ToolError
 from gpt_oss.tools.tool import Tool
+
+if TYPE_CHECKING:
+    from gpt_oss.tools.python_docker.images import Progress
 
 T = TypeVar("T")
 Environment = Mapping[str, str]
 
 
-def build_tool(name: str, environment: Environment = os.environ) -> Tool:
-    """Build the tool called `name`; raises ToolError for an unknown name or a setting that is wrong or missing."""
-    return _choose(TOOLS, name, "tool")(environment)
+def build_tool(name: str, environment: Environment = os.environ, progress: "Progress | None" = None) -> Tool:
+    """Build the tool called `name`; raises ToolError for an unknown name or a setting that is wrong or missing.
+
+    progress: told about the download of a container image, should python need one.
+    """
+    return _choose(TOOLS, name, "tool")(environment, progress)
 
 
-def _browser(environment: Environment) -> Tool:
+def _browser(environment: Environment, _: "Progress | None") -> Tool:
     from gpt_oss.tools.simple_browser import SimpleBrowserTool
     from gpt_oss.tools.simple_browser.backend import make_backend
 
@@ -55,18 +61,19 @@ def python_setting(variable: str, environment: Environment = os.environ) -> str 
     return environment.get(variable) or None
 
 
-def _python(environment: Environment) -> Tool:
+def _python(environment: Environment, progress: "Progress | None") -> Tool:
     from gpt_oss.tools.python_docker.choice import DEFAULT_BACKEND
     from gpt_oss.tools.python_docker.docker_tool import PythonTool
 
     return PythonTool(
         execution_backend=python_setting("PYTHON_EXECUTION_BACKEND", environment) or DEFAULT_BACKEND,
         image=python_setting("PYTHON_IMAGE", environment),
+        progress=progress,
         local_jupyter_connection_file=python_setting("PYTHON_LOCAL_JUPYTER_CONNECTION_FILE", environment),
     )
 
 
-def _apply_patch(_: Environment) -> Tool:
+def _apply_patch(_: Environment, __: "Progress | None") -> Tool:
     from gpt_oss.tools.apply_patch.tool import ApplyPatchTool
 
     return ApplyPatchTool()
@@ -91,7 +98,7 @@ BROWSER_SETTINGS: Final[Mapping[str, Setting]] = {
     "searxng": Setting("SEARXNG_URL", "base_url"),
     "local": Setting("BROWSER_LOCAL_FOLDER", "root"),
 }
-TOOLS: Final[Mapping[str, Callable[[Environment], Tool]]] = {
+TOOLS: Final[Mapping[str, Callable[[Environment, "Progress | None"], Tool]]] = {
     "browser": _browser,
     "python": _python,
     "apply_patch": _apply_patch,

@@ -1,12 +1,16 @@
 """From a name and an environment to a tool, or to one line that says which variable is wrong."""
 
 import os
+import sys
 
 import pytest
 
 from gpt_oss.errors import ToolError
 from gpt_oss.tools.apply_patch.tool import ApplyPatchTool
+from gpt_oss.tools.python_docker import docker_tool
+from gpt_oss.tools.python_docker.choice import Options
 from gpt_oss.tools.python_docker.docker_tool import PythonTool
+from gpt_oss.tools.python_docker.images import ProgressBar
 from gpt_oss.tools.registry import BROWSER_SETTINGS, TOOLS, build_tool
 from gpt_oss.tools.simple_browser import ExaBackend, LocalBackend, SearxngBackend, SimpleBrowserTool, YouComBackend
 from gpt_oss.tools.simple_browser.backend import BACKENDS
@@ -75,6 +79,14 @@ async def test_python_and_apply_patch() -> None:
     async with build_tool("python", {}) as python:
         assert "container" in python.instruction
     assert isinstance(build_tool("apply_patch", {}), ApplyPatchTool)
+
+
+def test_the_download_of_an_image_is_told_to_who_asked(monkeypatch) -> None:
+    chosen: list[Options] = []
+    monkeypatch.setattr(docker_tool, "make_backend", lambda name, options: chosen.append(options))
+    progress = ProgressBar(sys.stderr)
+    build_tool("python", {"PYTHON_EXECUTION_BACKEND": "docker"}, progress)
+    assert chosen[0].progress is progress
 
 
 def test_every_tool_answers_to_its_name_and_every_browser_backend_is_known() -> None:

@@ -92,7 +92,7 @@ class ProgressBar:
         self._last = ""
 
     def __call__(self, image: str, done: int, total: int) -> None:
-        """Draw the state if it looks different from what is drawn; ends the line when all is there."""
+        """Draw the state if it looks different from what is drawn."""
         filled = self._width * done // total if total else 0
         bar = "=" * filled + ">" * (filled < self._width)
         line = f"{image} [{bar:{self._width}}] {done // MB:3d} of {total // MB} MB"
