@@ -7,6 +7,7 @@ number, ties the unembedding to the embedding, and can look at its expert weight
 """
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -75,10 +76,12 @@ def _queries_keys_values(
 
 
 @torch.compile(dynamic=True)
-def _softmax_with_sink(scores: Tensor, sinks: Tensor, window: int) -> Tensor:
-    """Causal, windowed softmax of scores [b, heads, n, n] whose denominator has one more term, exp(sink)."""
-    n = scores.shape[-1]
-    row, column = torch.arange(n)[:, None], torch.arange(n)
+def _softmax_with_sink(scores: Tensor, sinks: Tensor, first_row: int, window: int) -> Tensor:
+    """Causal, windowed softmax of scores [b, heads, m, n] whose denominator has one more term, exp(sink).
+
+    Row i of them is at the position of column first_row + i.
+    """
+    row, column = torch.arange(scores.shape[-2])[:, None] + first_row, torch.arange(scores.shape[-1])
     s = torch.where((column <= row) & (row - column < window), scores.float(), -torch.inf)
     sink = sinks[:, None, None]
     largest = torch.maximum(s.amax(-1, keepdim=True), sink)
@@ -95,19 +98,53 @@ def _softmax_with_sink_backward(p: Tensor, dp: Tensor) -> tuple[Tensor, Tensor]:
     return (pf * (dpf - inner)).to(p.dtype), -(sink_share * inner).sum((0, 2, 3))
 
 
-class _SinkSoftmax(torch.autograd.Function):
-    """`_softmax_with_sink` that keeps only its BF16 result for the backward pass."""
+class _Attention(torch.autograd.Function):
+    """Causal attention with sinks by blocks of queries, each with no other keys than it can see.
+
+    q [b, kv, group, n, d], k and v [b, kv, n, d], sinks [kv · group] -> [b, kv, group, n, d]. Only the probabilities
+    of the blocks are kept for the backward pass.
+    """
+
+    ROWS = 128
 
     @staticmethod
-    def forward(ctx: Any, scores: Tensor, sinks: Tensor, window: int) -> Tensor:
-        p = _softmax_with_sink(scores, sinks, window)
-        ctx.save_for_backward(p)
-        return p
+    def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int) -> Tensor:
+        b, kv, group, n, d = q.shape
+        mixed, kept = torch.empty_like(q), []
+        for rows, seen in _Attention.blocks(n, window):
+            # The query heads of a key-value head are rows of one product.
+            scores = q[:, :, :, rows].reshape(b * kv, -1, d) @ k[:, :, seen].flatten(0, 1).mT
+            scores = scores.view(b, kv * group, -1, scores.shape[-1])
+            p = _softmax_with_sink(scores, sinks, rows.start - seen.start, window)
+            product = p.view(b * kv, -1, p.shape[-1]) @ v[:, :, seen].flatten(0, 1)
+            mixed[:, :, :, rows] = product.view(b, kv, group, -1, d)
+            kept.append(p)
+        ctx.save_for_backward(q, k, v, *kept)
+        ctx.window = window
+        return mixed
 
     @staticmethod
-    def backward(ctx: Any, dp: Tensor) -> tuple[Tensor, Tensor, None]:
-        (p,) = ctx.saved_tensors
-        return *_softmax_with_sink_backward(p, dp), None
+    def backward(ctx: Any, dmixed: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, None]:
+        q, k, v, *kept = ctx.saved_tensors
+        b, kv, group, n, d = q.shape
+        dq, dk, dv, dsinks = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v), 0.0
+        for (rows, seen), p in zip(_Attention.blocks(n, ctx.window), kept, strict=True):
+            dm = dmixed[:, :, :, rows].reshape(b * kv, -1, d)
+            dp = (dm @ v[:, :, seen].flatten(0, 1).mT).view_as(p)
+            dscores, dsink = _softmax_with_sink_backward(p, dp)
+            dsinks += dsink
+            dscores, p = (t.view(b * kv, -1, t.shape[-1]) for t in (dscores, p))
+            dq[:, :, :, rows] = (dscores @ k[:, :, seen].flatten(0, 1)).view(b, kv, group, -1, d)
+            dk[:, :, seen] += (dscores.mT @ q[:, :, :, rows].reshape(b * kv, -1, d)).view(b, kv, -1, d)
+            dv[:, :, seen] += (p.mT @ dm).view(b, kv, -1, d)
+        return dq, dk, dv, dsinks, None
+
+    @staticmethod
+    def blocks(n: int, window: int) -> Iterator[tuple[slice, slice]]:
+        """(queries, the keys they see) of each block."""
+        for start in range(0, n, _Attention.ROWS):
+            stop = min(start + _Attention.ROWS, n)
+            yield slice(start, stop), slice(max(0, start - window + 1), stop)
 
 
 @torch.compile(dynamic=False)
@@ -235,11 +272,8 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, shape: tuple[int, in
     b, n = shape
     total, heads, d = q.shape
     kv = k.shape[1]
-    q, k, v = (t[: b * n].view(b, n, -1, d).transpose(1, 2) for t in (q, k, v))
-    # The query heads of a key-value head are rows of one product.
-    scores = q.reshape(b * kv, -1, d) @ k.reshape(b * kv, n, d).mT
-    p = _SinkSoftmax.apply(scores.view(b, heads, n, n), sinks, window)
-    t = (p.view(b * kv, -1, n) @ v.reshape(b * kv, n, d)).view(b, heads, n, d)
+    q, k, v = (t[: b * n].view(b, n, -1, d).transpose(1, 2).contiguous() for t in (q, k, v))
+    t = _Attention.apply(q.unflatten(1, (kv, heads // kv)), k, v, sinks, window).flatten(1, 2)
     return F.pad(t.transpose(1, 2).reshape(b * n, heads * d), (0, 0, 0, total - b * n))
 
 

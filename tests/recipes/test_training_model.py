@@ -9,7 +9,7 @@ import torch
 
 from gpt_oss import mxfp4
 from gpt_oss.torch.model import Transformer
-from recipes.demo_model.model import TokenLoss, TrainingTransformer, demo_config, through_mxfp4
+from recipes.demo_model.model import COMPUTE, TokenLoss, TrainingTransformer, demo_config, through_mxfp4
 from recipes.demo_model.optimizer import orthogonalise
 
 
@@ -18,6 +18,26 @@ def eager() -> Iterator[None]:
     """Compiling takes longer than all tests together."""
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+@pytest.mark.parametrize("n", [5, 200, 451])
+def test_hidden_states_have_the_gradients_of_the_reference(n: int) -> None:
+    torch.manual_seed(n)
+    model = TrainingTransformer(demo_config(300))
+    model.initialise(0, torch.randn(300, 128) * 0.1)
+    reference = Transformer(model.config, dtype=torch.float32)
+    reference.load_state_dict(model.state_dict())
+    tokens, weights = torch.randint(300, (2, n)), torch.randn(2 * n, 300)
+    (model.hidden_states(tokens, 2 * n + 7)[: 2 * n].float() @ model.unembedding.weight.T * weights).sum().backward()
+    (reference(tokens).flatten(0, 1) * weights).sum().backward()
+    found, expected = dict(model.named_parameters()), dict(reference.named_parameters())
+    for name, parameter in found.items():
+        wanted = expected[name].grad
+        if name == "embedding.weight":  # tied in the model, two tensors in the reference
+            wanted = wanted + expected["unembedding.weight"].grad
+        # BF16 against fp32 over four layers; a gradient of another function differs by its own size.
+        bound = 0.15 if COMPUTE is torch.bfloat16 else 1e-3
+        assert (parameter.grad - wanted).norm() < bound * wanted.norm() + 1e-5, name
 
 
 @pytest.mark.parametrize("n", [5, 200, 451])
@@ -71,7 +91,7 @@ def test_the_loss_and_its_gradients_are_cross_entropy() -> None:
     logits = logits + torch.tensor([0.0] * 69 + [3.0])
     expected = torch.nn.functional.cross_entropy(logits, targets)
     expected.backward()
-    h, e = hidden.bfloat16().requires_grad_(), rows.clone().requires_grad_()
+    h, e = hidden.bfloat16().to(COMPUTE).requires_grad_(), rows.clone().requires_grad_()
     loss, right = TokenLoss.apply(h, e, targets, 3.0)
     loss.backward()
     assert right.item() == pytest.approx((logits.argmax(-1) == targets).float().mean().item())
