@@ -163,6 +163,7 @@ class TaskGeneration(Generation):
 
     @property
     def read_tokens(self) -> int:
+        """Tokens of the prompt that are in the cache so far."""
         return self._task.read_tokens
 
     def __next__(self) -> Token:
@@ -181,6 +182,7 @@ class TaskGeneration(Generation):
         return event.token
 
     def cancel(self) -> None:
+        """End the request, from any thread; its slot is free within one step."""
         with self._lock:
             if self.finish_reason is not None:
                 return

@@ -104,6 +104,7 @@ class Task:
         self.events: SimpleQueue[Event] = SimpleQueue()
 
     def end(self, reason: FinishReason, error: GenerationError | None = None) -> None:
+        """Tell the reader that nothing more comes, and why."""
         self.events.put(Event(finish_reason=reason, error=error))
 
 

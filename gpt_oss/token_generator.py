@@ -154,6 +154,7 @@ class IteratorGeneration(Generation):
         return token
 
     def cancel(self) -> None:
+        """End the generation; nothing more is sampled."""
         if self.finish_reason is None:
             self.finish_reason = "cancelled"
 
@@ -322,6 +323,7 @@ class EngineTokenGenerator(TokenGenerator):
         self.vocab_size = backend.vocab_size
 
     def start(self, request: Request) -> Generation:
+        """Queue the request."""
         return self.engine.submit(request)
 
     @property
@@ -330,6 +332,7 @@ class EngineTokenGenerator(TokenGenerator):
         return self.engine.stats
 
     def close(self) -> None:
+        """Stop the engine."""
         self.engine.close()
 
 

@@ -52,6 +52,7 @@ class TokenGenerator(Base):
                 raise BackendUnavailable(f"http://{self._host} is no Ollama server (status {answer.status})")
 
     def start(self, request: Request) -> Generation:
+        """Send the request to the server; RequestError for what it cannot give."""
         if request.logprobs:
             raise RequestError("the ollama backend cannot give log probabilities; leave them out")
         return IteratorGeneration(request, self._tokens(request), self.context_length)

@@ -45,6 +45,7 @@ def c_source(data: bytes) -> str:
 
 
 def main() -> None:
+    """Sources in, one C or Objective-C file out."""
     *sources, target = map(Path, sys.argv[1:])
     if target.suffix == ".c":
         target.write_text(c_source(sources[0].read_bytes()))

@@ -28,6 +28,7 @@ class AccessMiddleware:
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass on what is allowed and refuse the rest."""
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
         elif not self._allowed(scope):

@@ -58,13 +58,16 @@ class ReasoningOutput(OutputItem):
         self._event, self._sealed = f"response.{event}", sealed
 
     def begin(self) -> Sent:
+        """The events that open the item."""
         yield "response.content_part.added", {"content_index": 0, "part": {"type": "reasoning_text", "text": ""}}
 
     def grow(self, text: str, tokens: Sequence[Token]) -> Sent:
+        """The events of more text."""
         self._pieces.append(text)
         yield f"{self._event}.delta", {"content_index": 0, "delta": text}
 
     def end(self, complete: bool) -> Sent:
+        """The events that close the item; `complete`: it was not cut off."""
         part = {"type": "reasoning_text", "text": self.text}
         yield f"{self._event}.done", {"content_index": 0, "text": self.text}
         yield "response.content_part.done", {"content_index": 0, "part": part}
@@ -84,9 +87,11 @@ class MessageOutput(OutputItem):
         self._annotations: list[Fields] = []
 
     def begin(self) -> Sent:
+        """The events that open the item."""
         yield "response.content_part.added", {"content_index": 0, "part": self._part("", [], [])}
 
     def grow(self, text: str, tokens: Sequence[Token]) -> Sent:
+        """The events of more text."""
         self._pieces.append(text)
         logprobs = [token_logprob(token) for token in tokens] if self._wanted else []
         self._logprobs += logprobs
@@ -113,6 +118,7 @@ class MessageOutput(OutputItem):
         )
 
     def end(self, complete: bool) -> Sent:
+        """The events that close the item; `complete`: it was not cut off."""
         part = self._part(self.text, self._annotations, self._logprobs)
         yield "response.output_text.done", {"content_index": 0, "text": self.text, "logprobs": self._logprobs}
         yield "response.content_part.done", {"content_index": 0, "part": part}
@@ -136,10 +142,12 @@ class FunctionCallOutput(OutputItem):
         super().__init__(prefix, type, **fields)
 
     def grow(self, text: str, tokens: Sequence[Token]) -> Sent:
+        """The events of more text."""
         self._pieces.append(text)
         yield f"{self._event}.delta", {"delta": text}
 
     def end(self, complete: bool) -> Sent:
+        """The events that close the item; `complete`: it was not cut off."""
         if complete and not self.text and self._key == "arguments":  # the model wrote nothing: a call without arguments
             yield from self.grow("{}", ())
         self.fields[self._key] = self.text
@@ -156,6 +164,7 @@ class WebSearchOutput(OutputItem):
         self._sources, self._results = sources, results
 
     def begin(self) -> Sent:
+        """The events that open the item."""
         yield f"{self._EVENT}.in_progress", {}
         yield f"{self._EVENT}.searching", {}
 
@@ -171,6 +180,7 @@ class WebSearchOutput(OutputItem):
             self.fields["results"] = [{"text": text}]
 
     def end(self, complete: bool) -> Sent:
+        """The events that close the item; `complete`: it was not cut off."""
         if complete:
             yield f"{self._EVENT}.completed", {}
 
@@ -187,9 +197,11 @@ class InterpreterOutput(OutputItem):
         )
 
     def begin(self) -> Sent:
+        """The events that open the item."""
         yield f"{self._EVENT}.in_progress", {}
 
     def grow(self, text: str, tokens: Sequence[Token]) -> Sent:
+        """The events of more text."""
         self._pieces.append(text)
         yield f"{self._EVENT}_code.delta", {"delta": text}
 
@@ -205,6 +217,7 @@ class InterpreterOutput(OutputItem):
             self.fields["outputs"] = [{"type": "logs", "logs": text}]
 
     def end(self, complete: bool) -> Sent:
+        """The events that close the item; `complete`: it was not cut off."""
         self.fields["code"] = self.text
         if complete:
             yield f"{self._EVENT}.completed", {}

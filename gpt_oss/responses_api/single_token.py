@@ -26,6 +26,7 @@ class SingleTokenGenerator(TokenGenerator):
         self._turn = threading.Lock()
 
     def start(self, request: Request) -> Generation:
+        """Answer with the one token."""
         return IteratorGeneration(request, self._tokens(request), self.context_length)
 
     def _tokens(self, request: Request) -> Iterator[int]:

@@ -57,6 +57,7 @@ class TurnGrammar:
     vocab_size: int
 
     def __call__(self, round: int) -> AllowedTokens | None:
+        """The mask of sampling round `round` of the turn, from 1 on."""
         required = self.required if round == 1 else None
         if self.answer is None and required is None:
             return _Guided(self) if self.calls else None

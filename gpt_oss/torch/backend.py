@@ -146,6 +146,7 @@ class TokenGenerator(EngineTokenGenerator):
         self.backend.follow()
 
     def close(self) -> None:
+        """Stop the engine and, under torchrun, the other ranks."""
         super().close()
         if self.leads:
             self.backend.close()

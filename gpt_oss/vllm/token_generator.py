@@ -79,6 +79,7 @@ class TokenGenerator(Base):
         self.context_length, self.vocab_size = config.max_model_len, config.get_vocab_size()
 
     def start(self, request: Request) -> Generation:
+        """Queue the request."""
         task = VllmTask(request, self.context_length)
         if len(request.prompt_tokens) >= self.context_length:
             task.end("context")  # the prompt fits, an answer does not
@@ -87,6 +88,7 @@ class TokenGenerator(Base):
         return TaskGeneration(task)
 
     def close(self) -> None:
+        """Stop the engine; requests that run end as cancelled."""
         self._driver.close()
 
 

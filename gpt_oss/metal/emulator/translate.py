@@ -209,6 +209,7 @@ def _error(text: str, offset: int, path: str, message: str) -> TranslationError:
 
 
 def main() -> None:
+    """Translate the file named first into the one named second."""
     source, target = map(Path, sys.argv[1:])
     try:
         translated = translate(source.read_text(), str(source))
