@@ -48,6 +48,7 @@ struct dense {
     const uint16_t *w, *bias, *x;
     size_t rows, k, tokens;
     uint16_t *y;
+    size_t panel; /* floats of one */
     float *panels;
 };
 
@@ -73,7 +74,7 @@ static void dense_panels(void *context, size_t first, size_t last) {
         size_t begin = p * TILE_TOKENS, n = d->tokens - begin < TILE_TOKENS ? d->tokens - begin : TILE_TOKENS;
         const uint16_t *x[TILE_TOKENS];
         for (size_t t = 0; t < n; t++) x[t] = d->x + (begin + t) * d->k;
-        fill_panel(x, n, d->k, d->panels + panel_index(begin, 0, d->k));
+        d->use->bf16_tiles.fill_panel(x, n, d->k, d->panels + p * d->panel);
     }
 }
 
@@ -86,7 +87,7 @@ static void dense_row_groups(void *context, size_t first, size_t last) {
         size_t row = item * PANEL_ROWS, rows = d->rows - row < PANEL_ROWS ? d->rows - row : PANEL_ROWS;
         for (size_t p = 0; p < d->tokens; p += PANEL_TOKENS) {
             size_t n = d->tokens - p < PANEL_TOKENS ? d->tokens - p : PANEL_TOKENS;
-            multiply_panels(d->use, &w, row, rows, d->panels + panel_index(p, 0, d->k), n, sums);
+            multiply_panels(d->use, &w, row, rows, d->panels + p / TILE_TOKENS * d->panel, n, sums);
             for (size_t t = 0; t < n; t++)
                 for (size_t r = 0; r < rows; r++) {
                     float bias = d->bias ? bf16_to_float(d->bias[row + r]) : 0;
@@ -99,12 +100,15 @@ static void dense_row_groups(void *context, size_t first, size_t last) {
 int gptoss_native_matmul_bf16(const uint16_t *w, const uint16_t *bias, size_t rows, size_t k, const uint16_t *x,
                               size_t tokens, uint16_t *y, int threads) {
     if (!w || !x || !y || !rows || !tokens || !k || k % BLOCK) return GPTOSS_BAD_ARGUMENT;
-    struct dense d = {kernels_in_use(), w, bias, x, rows, k, tokens, y, NULL};
+    struct dense d = {
+        .use = kernels_in_use(), .w = w, .bias = bias, .x = x, .rows = rows, .k = k, .tokens = tokens, .y = y,
+    };
     if (tokens <= d.use->few) {
         parallel_for(rows, 64, threads, dense_rows, &d);
         return GPTOSS_OK;
     }
-    d.panels = malloc(panels_of(tokens) * TILE_TOKENS * k * sizeof *d.panels);
+    d.panel = panel_floats(&d.use->bf16_tiles, k);
+    d.panels = malloc(panels_of(tokens) * d.panel * sizeof *d.panels);
     if (!d.panels) return GPTOSS_OUT_OF_MEMORY;
     parallel_for(panels_of(tokens), 1, threads, dense_panels, &d);
     parallel_for((rows + PANEL_ROWS - 1) / PANEL_ROWS, 1, threads, dense_row_groups, &d);

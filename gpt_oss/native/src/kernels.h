@@ -16,6 +16,16 @@ enum { MAX_TOKENS = 4 };
  * weights fits the second-level cache, a tile's share of it and of a panel the first. */
 enum { TILE_ROWS = 6, TILE_TOKENS = 16, PANEL_ROWS = 8 * TILE_ROWS, PANEL_K = 9 * BLOCK, PANEL_TOKENS = 256 };
 
+/* How one type of weights is multiplied by many tokens. The formats are the instruction set's: a row of up to PANEL_K
+ * weights takes PANEL_K floats of memory, a panel of TILE_TOKENS activations `block_floats` for each BLOCK of values. */
+struct tiles {
+    size_t block_floats;
+    /* One panel from up to TILE_TOKENS BF16 vectors of k values; the other tokens become zero. */
+    void (*fill_panel)(const uint16_t *const *x, size_t tokens, size_t k, float *panel);
+    /* sums[r * PANEL_TOKENS + t] += row r · token t over k values, a multiple of BLOCK; rows are PANEL_K floats apart. */
+    void (*multiply)(const float *w, const float *x, size_t k, float *sums);
+};
+
 struct kernels {
     const char *name;
     int (*supported)(void);
@@ -27,13 +37,12 @@ struct kernels {
                       size_t tokens, float *sums);
     void (*bf16_row)(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens, float *sums);
     void (*decode)(const uint8_t *codes, const uint8_t *scales, size_t blocks, uint16_t *out);
-    /* Most tokens for which passes over the rows beat panels. SIZE_MAX: always, and there are no functions below. */
+    /* Most tokens for which passes over the rows beat tiles. SIZE_MAX: always, and there are no functions below. */
     size_t few;
-    /* Weights to floats, exactly: MXFP4 blocks; n BF16 values, n a multiple of BLOCK. */
-    void (*widen_mxfp4)(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *out);
-    void (*widen_bf16)(const uint16_t *values, size_t n, float *out);
-    /* sums[r * PANEL_TOKENS + t] += sum over i < k of w[r * PANEL_K + i] * x[i * TILE_TOKENS + t]. */
-    void (*tile)(const float *w, const float *x, size_t k, float *sums);
+    /* Weights to a row of their tiles: MXFP4 blocks; n BF16 values, n a multiple of BLOCK. */
+    void (*widen_mxfp4)(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *row);
+    void (*widen_bf16)(const uint16_t *values, size_t n, float *row);
+    struct tiles mxfp4_tiles, bf16_tiles;
 };
 
 extern const struct kernels kernels_portable, kernels_avx2, kernels_avx512bf16, kernels_neon;

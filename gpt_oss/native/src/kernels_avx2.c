@@ -1,5 +1,12 @@
-/* AVX2 with FMA: two byte shuffles turn codes into BF16 patterns, which are floats but for 16 zero bits. */
+/* AVX2 with FMA.
+ *
+ * MXFP4 is multiplied by integers, at twice the speed of floats: a byte shuffle turns codes into twice their values, and
+ * each block of an activation becomes 16-bit integers times a power of two. Values within 2^7 of the block's largest
+ * keep all their bits; smaller ones err by up to 2^-16 of the largest, which BF16 itself has rounded by up to 2^-9.
+ * Sums over a block are exact.
+ */
 #include "kernels.h"
+#include "panels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -13,18 +20,13 @@ enum { LANES = 8 };
 
 static int supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-static size_t prepared_bytes(size_t k) { return k * sizeof(float); }
-
-static void prepare(const uint16_t *x, size_t k, void *prepared) {
-    float *out = prepared;
-    for (size_t i = 0; i < k; i++) out[i] = bf16_to_float(x[i]);
-}
-
 TARGET static inline float sum_of(__m256 v) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));
     return _mm_cvtss_f32(_mm_add_ss(four, _mm_shuffle_ps(four, four, 1)));
 }
+
+TARGET static inline __m256i words_at(const uint16_t *values) { return _mm256_loadu_si256((const __m256i *)values); }
 
 /* The floats whose BF16 patterns are the lower and the upper halves of eight 32-bit words. */
 TARGET static inline __m256 lower(__m256i words) { return _mm256_castsi256_ps(_mm256_slli_epi32(words, 16)); }
@@ -33,31 +35,54 @@ TARGET static inline __m256 upper(__m256i words) {
     return _mm256_castsi256_ps(_mm256_and_si256(words, _mm256_set1_epi32((int)0xFFFF0000)));
 }
 
-/* The 32 values of a block, unscaled, in memory order.
- *
- * The first shuffle puts the byte of each value where the last step wants it: a word of low nibbles, then one of
- * high nibbles, in which neighbours are values v and v + 8. Bytes of both halves of the BF16 patterns are looked up,
- * and joined by unpacking; the words' lower halves are then values 0..7 (16..23), their upper halves 8..15 (24..31).
- */
-TARGET static inline void block_values(const uint8_t *codes, __m256 values[4]) {
-    const __m256i places = _mm256_setr_epi8(0, 4, 0, 4, 1, 5, 1, 5, 8, 12, 8, 12, 9, 13, 9, 13, /* */
-                                            2, 6, 2, 6, 3, 7, 3, 7, 10, 14, 10, 14, 11, 15, 11, 15);
-    const __m256i high_bytes = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 0x3F, 0x3F, 0x3F, 0x40, 0x40, 0x40, 0x40, /* */
-                      (char)0x80, (char)0xBF, (char)0xBF, (char)0xBF, (char)0xC0, (char)0xC0, (char)0xC0, (char)0xC0));
-    const __m256i low_bytes = _mm256_broadcastsi128_si256(
-        _mm_setr_epi8(0, 0, (char)0x80, (char)0xC0, 0, 0x40, (char)0x80, (char)0xC0, /* */
-                      0, 0, (char)0x80, (char)0xC0, 0, 0x40, (char)0x80, (char)0xC0));
+TARGET static inline float float_of_bits(uint32_t bits) {
+    return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128((int)bits)));
+}
+
+/* A block of activations to 16-bit integers, the even ones of each sixteen before the odd ones. Returns their factor. */
+TARGET static inline float block_integers(const uint16_t *x, __m256i integers[2]) {
+    const __m256i magnitude = _mm256_set1_epi16(0x7FFF);
+    __m256i larger = _mm256_max_epu16(_mm256_and_si256(words_at(x), magnitude), /* */
+                                      _mm256_and_si256(words_at(x + 16), magnitude));
+    __m128i eight = _mm_max_epu16(_mm256_castsi256_si128(larger), _mm256_extracti128_si256(larger, 1));
+    /* There is an instruction for the least of eight only. */
+    eight = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(0x7FFF)));
+    uint32_t largest = ((uint32_t)_mm_cvtsi128_si32(eight) & 0x7FFF) ^ 0x7FFF;
+    /* Values are below 2^(exponent - 126). The floor keeps both powers of two within the range of floats. */
+    uint32_t exponent = largest >> 7 > 26 ? largest >> 7 : 26;
+    __m256 up = _mm256_set1_ps(float_of_bits((268 - exponent) << 23));
+    for (size_t half = 0; half < 2; half++) {
+        __m256i words = words_at(x + 16 * half);
+        __m256i even = _mm256_cvtps_epi32(_mm256_mul_ps(lower(words), up));
+        __m256i odd = _mm256_cvtps_epi32(_mm256_mul_ps(upper(words), up));
+        integers[half] = _mm256_permute4x64_epi64(_mm256_packs_epi32(even, odd), 0xD8);
+    }
+    /* Half the inverse, because codes are doubled. An infinity or a NaN makes every product with its block NaN. */
+    return exponent == 255 ? NAN : float_of_bits((exponent - 15) << 23);
+}
+
+/* Prepared activations: k integers, then a factor for each block. */
+static size_t prepared_bytes(size_t k) { return k * sizeof(int16_t) + k / BLOCK * sizeof(float); }
+
+TARGET static void prepare(const uint16_t *x, size_t k, void *prepared) {
+    float *factors = (float *)((int16_t *)prepared + k);
+    for (size_t block = 0; block < k / BLOCK; block++) {
+        __m256i integers[2];
+        factors[block] = block_integers(x + block * BLOCK, integers);
+        _mm256_storeu_si256((__m256i *)prepared + 2 * block, integers[0]);
+        _mm256_storeu_si256((__m256i *)prepared + 2 * block + 1, integers[1]);
+    }
+}
+
+/* The 32 codes of a block in the order of `block_integers`: 16-bit integers, 2^9 times their values. */
+TARGET static inline void block_codes(const uint8_t *codes, __m256i integers[2]) {
+    const __m256i shifts = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
+    const __m256i doubled = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)FP4_DOUBLED));
     __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes));
-    bytes = _mm256_shuffle_epi8(bytes, places);
-    __m256i nibbles = _mm256_or_si256(_mm256_and_si256(bytes, _mm256_set1_epi32(0x00000F0F)),
-                                      _mm256_and_si256(_mm256_srli_epi16(bytes, 4), _mm256_set1_epi32(0x0F0F0000)));
-    __m256i high = _mm256_shuffle_epi8(high_bytes, nibbles), low = _mm256_shuffle_epi8(low_bytes, nibbles);
-    __m256i first = _mm256_unpacklo_epi8(low, high), second = _mm256_unpackhi_epi8(low, high);
-    values[0] = lower(first);
-    values[1] = upper(first);
-    values[2] = lower(second);
-    values[3] = upper(second);
+    bytes = _mm256_and_si256(_mm256_srlv_epi32(bytes, shifts), _mm256_set1_epi8(15));
+    bytes = _mm256_shuffle_epi8(doubled, bytes);
+    integers[0] = _mm256_unpacklo_epi8(_mm256_setzero_si256(), bytes);
+    integers[1] = _mm256_unpackhi_epi8(_mm256_setzero_si256(), bytes);
 }
 
 /* Up to eight scale bytes to floats; see scale_to_float. One by one they would cost as much as their blocks. */
@@ -80,17 +105,19 @@ TARGET static inline void row_for(const uint8_t *codes, const uint8_t *scales, s
     EACH(t, tokens) totals[t] = _mm256_setzero_ps();
     for (size_t block = 0; block < k / BLOCK; block++) {
         if (block % LANES == 0) widen_scales(scales + block, k / BLOCK - block, factors);
-        __m256 w[4];
-        block_values(codes + block * BLOCK_BYTES, w);
+        __m256i w[2];
+        block_codes(codes + block * BLOCK_BYTES, w);
         __m256 factor = _mm256_broadcast_ss(&factors[block % LANES]);
         EACH(t, tokens) {
-            const float *x = (const float *)prepared[t] + block * BLOCK;
-            __m256 part = _mm256_mul_ps(w[0], _mm256_loadu_ps(x));
-            for (size_t n = 1; n < 4; n++) part = _mm256_fmadd_ps(w[n], _mm256_loadu_ps(x + n * LANES), part);
+            const __m256i *x = (const __m256i *)prepared[t] + 2 * block;
+            const float *x_factors = (const float *)((const int16_t *)prepared[t] + k);
+            __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(w[0], _mm256_loadu_si256(x)),
+                                           _mm256_madd_epi16(w[1], _mm256_loadu_si256(x + 1)));
+            __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_broadcast_ss(&x_factors[block]));
             totals[t] = _mm256_fmadd_ps(part, factor, totals[t]);
         }
     }
-    EACH(t, tokens) sums[t] = sum_of(totals[t]);
+    EACH(t, tokens) sums[t] = sum_of(totals[t]) * (1.0f / 256);
 }
 
 /* The number of tokens as a constant lets the compiler keep the sums in registers. */
@@ -103,8 +130,6 @@ TARGET static void mxfp4_row(const uint8_t *codes, const uint8_t *scales, size_t
     default: row_for(codes, scales, k, prepared, 4, sums);
     }
 }
-
-TARGET static inline __m256i words_at(const uint16_t *values) { return _mm256_loadu_si256((const __m256i *)values); }
 
 TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens,
                                     float *sums) {
@@ -134,16 +159,69 @@ static void decode(const uint8_t *codes, const uint8_t *scales, size_t blocks, u
     kernels_portable.decode(codes, scales, blocks, out);
 }
 
-TARGET static void widen_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *out) {
-    float factors[LANES];
+/* Tiles of integers. A row of weights is PANEL_K integers, in PANEL_K / 2 floats, then a factor for each block. A block
+ * of a panel is BLOCK / 2 neighbouring pairs of values, each for all tokens, then all tokens' factors. */
+enum { PAIRS = BLOCK / 2, INTEGER_BLOCK = (PAIRS + 1) * TILE_TOKENS };
+
+TARGET static void widen_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *row) {
     for (size_t block = 0; block < blocks; block++) {
-        if (block % LANES == 0) widen_scales(scales + block, blocks - block, factors);
-        __m256 w[4];
-        block_values(codes + block * BLOCK_BYTES, w);
-        __m256 factor = _mm256_broadcast_ss(&factors[block % LANES]);
-        for (size_t n = 0; n < 4; n++)
-            _mm256_storeu_ps(out + block * BLOCK + n * LANES, _mm256_mul_ps(w[n], factor));
+        __m256i integers[2];
+        block_codes(codes + block * BLOCK_BYTES, integers);
+        for (size_t half = 0; half < 2; half++)
+            _mm256_storeu_si256((__m256i *)row + 2 * block + half, _mm256_srai_epi16(integers[half], 8));
+        row[PANEL_K / 2 + block] = scale_to_float(scales[block]);
     }
+}
+
+TARGET static void fill_integer_panel(const uint16_t *const *x, size_t tokens, size_t k, float *panel) {
+    memset(panel, 0, k / BLOCK * INTEGER_BLOCK * sizeof *panel);
+    for (size_t block = 0; block < k / BLOCK; block++, panel += INTEGER_BLOCK)
+        for (size_t t = 0; t < tokens; t++) {
+            __m256i integers[2];
+            float pairs[PAIRS];
+            panel[PAIRS * TILE_TOKENS + t] = block_integers(x[t] + block * BLOCK, integers);
+            memcpy(pairs, integers, sizeof pairs);
+            for (size_t i = 0; i < PAIRS; i++) panel[i * TILE_TOKENS + t] = pairs[i];
+        }
+}
+
+/* Half the rows of a tile: the sums of its blocks, as integers and as floats, fit the registers. */
+TARGET static inline void multiply_half(const float *w, const float *x, size_t k, float *sums) {
+    enum { ROWS = TILE_ROWS / 2 };
+    __m256 left[ROWS], right[ROWS];
+    EACH(r, ROWS) {
+        left[r] = _mm256_loadu_ps(sums + r * PANEL_TOKENS);
+        right[r] = _mm256_loadu_ps(sums + r * PANEL_TOKENS + LANES);
+    }
+    for (size_t block = 0; block < k / BLOCK; block++, x += INTEGER_BLOCK) {
+        __m256i block_left[ROWS], block_right[ROWS];
+        EACH(r, ROWS) block_left[r] = block_right[r] = _mm256_setzero_si256();
+        for (size_t i = 0; i < PAIRS; i++) {
+            __m256i first = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS));
+            __m256i second = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS + LANES));
+            EACH(r, ROWS) {
+                __m256i pair = _mm256_castps_si256(_mm256_broadcast_ss(w + r * PANEL_K + block * PAIRS + i));
+                block_left[r] = _mm256_add_epi32(block_left[r], _mm256_madd_epi16(pair, first));
+                block_right[r] = _mm256_add_epi32(block_right[r], _mm256_madd_epi16(pair, second));
+            }
+        }
+        __m256 first = _mm256_loadu_ps(x + PAIRS * TILE_TOKENS);
+        __m256 second = _mm256_loadu_ps(x + PAIRS * TILE_TOKENS + LANES);
+        EACH(r, ROWS) {
+            __m256 factor = _mm256_broadcast_ss(w + r * PANEL_K + PANEL_K / 2 + block);
+            left[r] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(block_left[r]), first), factor, left[r]);
+            right[r] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(block_right[r]), second), factor, right[r]);
+        }
+    }
+    EACH(r, ROWS) {
+        _mm256_storeu_ps(sums + r * PANEL_TOKENS, left[r]);
+        _mm256_storeu_ps(sums + r * PANEL_TOKENS + LANES, right[r]);
+    }
+}
+
+TARGET static void multiply_integers(const float *w, const float *x, size_t k, float *sums) {
+    for (size_t row = 0; row < TILE_ROWS; row += TILE_ROWS / 2)
+        multiply_half(w + row * PANEL_K, x, k, sums + row * PANEL_TOKENS);
 }
 
 TARGET static void widen_bf16(const uint16_t *values, size_t n, float *out) {
@@ -155,7 +233,7 @@ TARGET static void widen_bf16(const uint16_t *values, size_t n, float *out) {
 
 _Static_assert((int)TILE_TOKENS == 2 * LANES, "a row of a tile is two registers");
 
-TARGET static void tile(const float *w, const float *x, size_t k, float *sums) {
+TARGET static void multiply_floats(const float *w, const float *x, size_t k, float *sums) {
     __m256 left[TILE_ROWS], right[TILE_ROWS];
     EACH(r, TILE_ROWS) {
         left[r] = _mm256_loadu_ps(sums + r * PANEL_TOKENS);
@@ -176,6 +254,7 @@ TARGET static void tile(const float *w, const float *x, size_t k, float *sums) {
 }
 
 const struct kernels kernels_avx2 = {
-    "avx2", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16, tile,
+    "avx2", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 12, widen_mxfp4, widen_bf16,
+    {INTEGER_BLOCK, fill_integer_panel, multiply_integers}, {FLOAT_BLOCK, fill_float_panel, multiply_floats},
 };
 #endif

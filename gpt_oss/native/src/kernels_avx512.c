@@ -157,6 +157,7 @@ TARGET static void decode(const uint8_t *codes, const uint8_t *scales, size_t bl
 }
 
 const struct kernels kernels_avx512bf16 = {
-    "avx512bf16", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, SIZE_MAX, NULL, NULL, NULL,
+    "avx512bf16", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, SIZE_MAX,
+    NULL, NULL, {0, NULL, NULL}, {0, NULL, NULL},
 };
 #endif

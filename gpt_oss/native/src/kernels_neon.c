@@ -1,5 +1,6 @@
-/* NEON (AArch64): as the AVX2 kernel, four floats at a time. */
+/* NEON (AArch64): all in floats, four at a time. */
 #include "kernels.h"
+#include "panels.h"
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
@@ -69,7 +70,7 @@ static void widen_bf16(const uint16_t *values, size_t n, float *out) {
 
 enum { PARTS = TILE_TOKENS / 4 };
 
-static void tile(const float *w, const float *x, size_t k, float *sums) {
+static void multiply(const float *w, const float *x, size_t k, float *sums) {
     float32x4_t totals[TILE_ROWS][PARTS];
     for (size_t r = 0; r < TILE_ROWS; r++)
         for (size_t p = 0; p < PARTS; p++) totals[r][p] = vld1q_f32(sums + r * PANEL_TOKENS + 4 * p);
@@ -84,6 +85,7 @@ static void tile(const float *w, const float *x, size_t k, float *sums) {
 }
 
 const struct kernels kernels_neon = {
-    "neon", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16, tile,
+    "neon", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16,
+    {FLOAT_BLOCK, fill_float_panel, multiply}, {FLOAT_BLOCK, fill_float_panel, multiply},
 };
 #endif

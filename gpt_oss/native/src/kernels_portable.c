@@ -1,5 +1,6 @@
 /* Plain C: the definition in code, and the fallback for processors without a kernel of their own. */
 #include "kernels.h"
+#include "panels.h"
 
 static const float FP4[16] = {0, 0.5f, 1, 1.5f, 2, 3, 4, 6, -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
@@ -68,7 +69,7 @@ static void widen_bf16(const uint16_t *values, size_t n, float *out) {
     for (size_t i = 0; i < n; i++) out[i] = bf16_to_float(values[i]);
 }
 
-static void tile(const float *w, const float *x, size_t k, float *sums) {
+static void multiply(const float *w, const float *x, size_t k, float *sums) {
     for (size_t r = 0; r < TILE_ROWS; r++) {
         float totals[TILE_TOKENS] = {0};
         for (size_t i = 0; i < k; i++)
@@ -78,5 +79,6 @@ static void tile(const float *w, const float *x, size_t k, float *sums) {
 }
 
 const struct kernels kernels_portable = {
-    "portable", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16, tile,
+    "portable", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16,
+    {FLOAT_BLOCK, fill_float_panel, multiply}, {FLOAT_BLOCK, fill_float_panel, multiply},
 };

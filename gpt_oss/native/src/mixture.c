@@ -26,13 +26,14 @@ struct mixture {
     struct group *group;
     size_t groups, few_groups, few_pairs; /* experts with few tokens come first */
     size_t *sorted;
+    uint16_t *hidden; /* [pairs, intermediate], in the order of `sorted` */
     /* For the experts with few tokens. */
     char *prepared_x, *prepared_hidden;
     size_t x_bytes, hidden_bytes;
-    uint16_t *hidden; /* [few_pairs, intermediate], in the order of `sorted` */
-    /* For one expert with many tokens. */
+    /* For one expert with many tokens: its activations, as panels; of `panel` floats each. */
     const struct group *expert;
-    float *x_panels, *hidden_panels;
+    float *panels;
+    size_t panel;
 };
 
 static size_t token_of(const struct mixture *m, size_t position) { return m->sorted[position] / m->per_token; }
@@ -126,9 +127,8 @@ static int few_tokens(struct mixture *m, int threads) {
     m->x_bytes = m->use->prepared_bytes(e->hidden);
     m->hidden_bytes = m->use->prepared_bytes(e->intermediate);
     m->prepared_x = malloc(m->tokens * m->x_bytes);
-    m->hidden = malloc(m->few_pairs * e->intermediate * sizeof *m->hidden);
     m->prepared_hidden = malloc(m->few_pairs * m->hidden_bytes);
-    if (!m->prepared_x || !m->hidden || !m->prepared_hidden) return GPTOSS_OUT_OF_MEMORY;
+    if (!m->prepared_x || !m->prepared_hidden) return GPTOSS_OUT_OF_MEMORY;
     parallel_for(m->tokens, 8, threads, prepare_x, m);
     parallel_for(m->few_groups * tiles, 4, threads, gate_and_up, m);
     parallel_for(m->few_pairs, 8, threads, prepare_hidden, m);
@@ -138,18 +138,23 @@ static int few_tokens(struct mixture *m, int threads) {
 
 /* --- Experts with many tokens ------------------------------------------------------------------------------------ */
 
-/* Items: panels of the expert's tokens. The second product's are cleared, because its last one may not be full. */
-static void fill_panels(void *context, size_t first, size_t last) {
-    struct mixture *m = context;
-    size_t k = m->layer->hidden, inter = m->layer->intermediate;
+/* Items: panels of the expert's tokens, of the layer's input or of its hidden values. */
+static void fill_panels(struct mixture *m, size_t first, size_t last, int of_hidden) {
+    size_t k = of_hidden ? m->layer->intermediate : m->layer->hidden;
     for (size_t p = first; p < last; p++) {
         size_t begin = p * TILE_TOKENS, left = m->expert->count - begin, n = left < TILE_TOKENS ? left : TILE_TOKENS;
         const uint16_t *x[TILE_TOKENS];
-        for (size_t t = 0; t < n; t++) x[t] = m->x + token_of(m, m->expert->first + begin + t) * k;
-        fill_panel(x, n, k, m->x_panels + panel_index(begin, 0, k));
-        memset(m->hidden_panels + panel_index(begin, 0, inter), 0, TILE_TOKENS * inter * sizeof *m->hidden_panels);
+        for (size_t t = 0; t < n; t++) {
+            size_t position = m->expert->first + begin + t;
+            x[t] = of_hidden ? m->hidden + position * k : m->x + token_of(m, position) * k;
+        }
+        m->use->mxfp4_tiles.fill_panel(x, n, k, m->panels + p * m->panel);
     }
 }
+
+static void fill_x_panels(void *context, size_t first, size_t last) { fill_panels(context, first, last, 0); }
+
+static void fill_hidden_panels(void *context, size_t first, size_t last) { fill_panels(context, first, last, 1); }
 
 /* Items: groups of PANEL_ROWS rows, an even number, so that gate and linear stay together. */
 static void gate_and_up_panels(void *context, size_t first, size_t last) {
@@ -162,11 +167,12 @@ static void gate_and_up_panels(void *context, size_t first, size_t last) {
         size_t begin = item * PANEL_ROWS, count = rows - begin < PANEL_ROWS ? rows - begin : PANEL_ROWS;
         for (size_t p = 0; p < m->expert->count; p += PANEL_TOKENS) {
             size_t n = m->expert->count - p < PANEL_TOKENS ? m->expert->count - p : PANEL_TOKENS;
-            multiply_panels(m->use, &w, start + begin, count, m->x_panels + panel_index(p, 0, e->hidden), n, sums);
-            for (size_t r = 0; r < count; r += 2)
-                for (size_t t = 0; t < n; t++)
-                    m->hidden_panels[panel_index(p + t, (begin + r) / 2, e->intermediate)] =
-                        bf16_to_float(activation(e, start + begin + r, sums[r][t], sums[r + 1][t]));
+            multiply_panels(m->use, &w, start + begin, count, m->panels + p / TILE_TOKENS * m->panel, n, sums);
+            for (size_t t = 0; t < n; t++) {
+                uint16_t *hidden = m->hidden + (m->expert->first + p + t) * e->intermediate + begin / 2;
+                for (size_t r = 0; r < count; r += 2)
+                    hidden[r / 2] = activation(e, start + begin + r, sums[r][t], sums[r + 1][t]);
+            }
         }
     }
 }
@@ -181,8 +187,7 @@ static void down_and_mix_panels(void *context, size_t first, size_t last) {
         size_t begin = item * PANEL_ROWS, count = e->hidden - begin < PANEL_ROWS ? e->hidden - begin : PANEL_ROWS;
         for (size_t p = 0; p < m->expert->count; p += PANEL_TOKENS) {
             size_t n = m->expert->count - p < PANEL_TOKENS ? m->expert->count - p : PANEL_TOKENS;
-            multiply_panels(m->use, &w, start + begin, count, m->hidden_panels + panel_index(p, 0, e->intermediate), n,
-                            sums);
+            multiply_panels(m->use, &w, start + begin, count, m->panels + p / TILE_TOKENS * m->panel, n, sums);
             for (size_t t = 0; t < n; t++)
                 for (size_t r = 0; r < count; r++) mix(m, m->expert->first + p + t, start + begin + r, sums[r][t]);
         }
@@ -191,16 +196,18 @@ static void down_and_mix_panels(void *context, size_t first, size_t last) {
 
 static int many_tokens(struct mixture *m, int threads) {
     const struct gptoss_experts *e = m->layer;
-    size_t most = 0;
+    const struct tiles *tiles = &m->use->mxfp4_tiles;
+    size_t most = 0, widest = e->hidden > e->intermediate ? e->hidden : e->intermediate;
     for (size_t k = m->few_groups; k < m->groups; k++) most = m->group[k].count > most ? m->group[k].count : most;
-    size_t panels = panels_of(most) * TILE_TOKENS;
-    m->x_panels = malloc(panels * e->hidden * sizeof *m->x_panels);
-    m->hidden_panels = malloc(panels * e->intermediate * sizeof *m->hidden_panels);
-    if (!m->x_panels || !m->hidden_panels) return GPTOSS_OUT_OF_MEMORY;
+    m->panels = malloc(panels_of(most) * panel_floats(tiles, widest) * sizeof *m->panels);
+    if (!m->panels) return GPTOSS_OUT_OF_MEMORY;
     for (size_t k = m->few_groups; k < m->groups; k++) {
         m->expert = &m->group[k];
-        parallel_for(panels_of(m->expert->count), 1, threads, fill_panels, m);
+        m->panel = panel_floats(tiles, e->hidden);
+        parallel_for(panels_of(m->expert->count), 1, threads, fill_x_panels, m);
         parallel_for((2 * e->intermediate + PANEL_ROWS - 1) / PANEL_ROWS, 1, threads, gate_and_up_panels, m);
+        m->panel = panel_floats(tiles, e->intermediate);
+        parallel_for(panels_of(m->expert->count), 1, threads, fill_hidden_panels, m);
         parallel_for((e->hidden + PANEL_ROWS - 1) / PANEL_ROWS, 1, threads, down_and_mix_panels, m);
     }
     return GPTOSS_OK;
@@ -248,7 +255,8 @@ int gptoss_native_experts(const struct gptoss_experts *layer, size_t tokens, siz
     };
     m.group = malloc(layer->experts * sizeof *m.group);
     m.sorted = malloc(tokens * per_token * sizeof *m.sorted);
-    int status = m.group && m.sorted ? sort_pairs(&m, chosen) : GPTOSS_OUT_OF_MEMORY;
+    m.hidden = malloc(tokens * per_token * layer->intermediate * sizeof *m.hidden);
+    int status = m.group && m.sorted && m.hidden ? sort_pairs(&m, chosen) : GPTOSS_OUT_OF_MEMORY;
     if (status == GPTOSS_OK) memset(out, 0, tokens * layer->hidden * sizeof *out);
     if (status == GPTOSS_OK && m.few_groups) status = few_tokens(&m, threads);
     if (status == GPTOSS_OK && m.few_groups < m.groups) status = many_tokens(&m, threads);
@@ -257,7 +265,6 @@ int gptoss_native_experts(const struct gptoss_experts *layer, size_t tokens, siz
     free(m.prepared_x);
     free(m.hidden);
     free(m.prepared_hidden);
-    free(m.x_panels);
-    free(m.hidden_panels);
+    free(m.panels);
     return status;
 }

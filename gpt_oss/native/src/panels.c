@@ -1,7 +1,7 @@
 /* Matrix products for many tokens: blocks of weights that fit the second-level cache, times panels of tokens. */
 #include "panels.h"
 
-void fill_panel(const uint16_t *const *x, size_t tokens, size_t k, float *panel) {
+void fill_float_panel(const uint16_t *const *x, size_t tokens, size_t k, float *panel) {
     for (size_t i = 0; i < k; i++)
         for (size_t t = 0; t < TILE_TOKENS; t++) panel[i * TILE_TOKENS + t] = t < tokens ? bf16_to_float(x[t][i]) : 0;
 }
@@ -15,16 +15,17 @@ static void widen(const struct kernels *use, const struct matrix *w, size_t row,
 
 void multiply_panels(const struct kernels *use, const struct matrix *w, size_t first, size_t rows, const float *panels,
                      size_t tokens, float sums[PANEL_ROWS][PANEL_TOKENS]) {
+    const struct tiles *tiles = w->values ? &use->bf16_tiles : &use->mxfp4_tiles;
     float block[PANEL_ROWS][PANEL_K];
-    size_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS;
-    memset(sums, 0, tiles * TILE_ROWS * sizeof *sums);
+    size_t count = (rows + TILE_ROWS - 1) / TILE_ROWS;
+    memset(sums, 0, count * TILE_ROWS * sizeof *sums);
     for (size_t begin = 0; begin < w->k; begin += PANEL_K) {
         size_t k = w->k - begin < PANEL_K ? w->k - begin : PANEL_K;
         for (size_t r = 0; r < rows; r++) widen(use, w, first + r, begin, k, block[r]);
-        memset(block[rows], 0, (tiles * TILE_ROWS - rows) * sizeof *block);
+        memset(block[rows], 0, (count * TILE_ROWS - rows) * sizeof *block);
         for (size_t p = 0; p < panels_of(tokens); p++)
-            for (size_t tile = 0; tile < tiles; tile++)
-                use->tile(block[tile * TILE_ROWS], panels + (p * w->k + begin) * TILE_TOKENS, k,
-                          &sums[tile * TILE_ROWS][p * TILE_TOKENS]);
+            for (size_t tile = 0; tile < count; tile++)
+                tiles->multiply(block[tile * TILE_ROWS], panels + p * panel_floats(tiles, w->k) + panel_floats(tiles, begin),
+                                k, &sums[tile * TILE_ROWS][p * TILE_TOKENS]);
     }
 }
