@@ -196,7 +196,8 @@ TARGET static inline void multiply_half(const float *w, const float *x, size_t k
     for (size_t block = 0; block < k / BLOCK; block++, x += INTEGER_BLOCK) {
         __m256i block_left[ROWS], block_right[ROWS];
         EACH(r, ROWS) block_left[r] = block_right[r] = _mm256_setzero_si256();
-        for (size_t i = 0; i < PAIRS; i++) {
+        /* Rolled up, GCC spends a copy on every sum; unrolled altogether, it runs out of registers. */
+        _Pragma("GCC unroll 8") for (size_t i = 0; i < PAIRS; i++) {
             __m256i first = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS));
             __m256i second = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS + LANES));
             EACH(r, ROWS) {
