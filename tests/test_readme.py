@@ -1,8 +1,8 @@
 """Every command and every snippet of the README runs, in the order in which a newcomer meets them.
 
-Fenced blocks marked `sh` and `python` are executed, those of clients against a server that runs here; a `toml` block is
-a file of `examples/`, which other tests use. Indented blocks need weights, keys or programs that a test has not, and
-stand beside a fenced one that shows the same road with the embedded model.
+Fenced blocks marked `sh` and `python` are executed, those of clients against a server that runs here, as are the
+examples that are clients; a `toml` block is a file of `examples/`, which other tests use. Indented blocks need weights,
+keys or programs that a test has not, and stand beside a fenced one that shows the same road with the embedded model.
 """
 
 import os
@@ -51,7 +51,7 @@ def server():
     """What `gpt-oss serve` serves, on a free port."""
     command = [sys.executable, "-m", "gpt_oss.responses_api.serve", "--port", "0"]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
-        yield re.fullmatch(r"gpt-oss: gpt-oss-demo on (http://127\.0\.0\.1:\d+/v1)\n", process.stdout.readline())[1]
+        yield re.match(r"gpt-oss: gpt-oss-demo on (http://127\.0\.0\.1:\d+/v1) ", process.stdout.readline())[1]
         process.terminate()
 
 
@@ -60,6 +60,11 @@ def server():
 )
 def test_client(snippet, server):
     assert run([sys.executable, "-c", snippet.replace(SERVER, server)]).strip()
+
+
+@pytest.mark.parametrize(("example", "shown"), [("openai_sdk", "parsed: parity="), ("agents_sdk", "answer: ")])
+def test_client_example(example, shown, server):
+    assert shown in run([sys.executable, f"examples/{example}.py", server])
 
 
 def test_codex_is_configured_as_the_example():

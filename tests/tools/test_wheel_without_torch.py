@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.helpers.docker_engine import EngineAbsent, TestEngine, running_engine
+from tests.helpers.docker_engine import TestEngine, engine_for_session
 
 ROOT = Path(__file__).parents[2]
 
@@ -35,16 +35,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine() -> Iterator[TestEngine]:
-    """Name an engine with a Python image; in CI its absence is a failure."""
-    running = running_engine()
-    try:
-        found = running.__enter__()
-    except EngineAbsent as error:
-        if os.environ.get("CI"):
-            pytest.fail(f"CI needs a container engine: {error}")
-        pytest.skip(str(error))
-    yield found
-    running.__exit__(None, None, None)
+    """An engine with a Python image."""
+    with engine_for_session() as found:
+        yield found
 
 
 def run(
