@@ -7,6 +7,7 @@ and is far too slow for real models. Importing this package needs no extension.
 Verified against an emulated Metal device; never run on Apple hardware.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from gpt_oss.errors import BackendUnavailable
@@ -18,6 +19,9 @@ __all__ = ["Context", "Model", "Tokenizer", "device"]
 
 BUILD_COMMAND = 'GPTOSS_BUILD_METAL=1 pip install -e ".[metal]"'
 VERIFICATION = "verified against an emulated Metal device, never run on Apple hardware"
+
+
+_NAME = "gpt_oss.metal._metal"
 
 
 def device() -> str:
@@ -33,7 +37,9 @@ def _extension() -> Any:
     try:
         from gpt_oss.metal import _metal
     except ImportError as error:
-        raise BackendUnavailable(f"the Metal backend is not built; run: {BUILD_COMMAND}") from error
+        # A file that is there may still be of another Python, or made from other sources.
+        state = "is not built" if find_spec(_NAME) is None else f"cannot be loaded ({error})"
+        raise BackendUnavailable(f"the Metal backend {state}; run: {BUILD_COMMAND}") from error
     return _metal
 
 

@@ -136,6 +136,21 @@ def write_model_file(
     return output
 
 
+def number_of_layers(model_file: str | Path) -> int:
+    """What the header of a model file says. Raises CheckpointError if it is none; the rest of it is not looked at."""
+    path = Path(model_file)
+    begin = MAGIC + MODEL_UUID.bytes
+    try:
+        with path.open("rb") as file:
+            header = file.read(len(begin) + 8)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    if header[: len(begin)] != begin or len(header) < len(begin) + 8:
+        raise CheckpointError(f"{path}: is neither a folder with a checkpoint nor a Metal model file")
+    _, layers = struct.unpack_from("<2I", header, len(begin))
+    return layers
+
+
 def file_size(pieces: Sequence[Piece]) -> int:
     """Bytes of a file that holds these pieces."""
     position = 0

@@ -1,5 +1,6 @@
 """One build of the kernels over the emulated device for all tests."""
 
+import os
 import platform
 import shutil
 from collections.abc import Iterator
@@ -16,9 +17,10 @@ from tests.metal.extension import load_extension
 
 @pytest.fixture(scope="session")
 def kernel_library() -> Path:
+    """Built with the flags of the environment variable GPTOSS_METAL_TEST_FLAGS too; see test_sanitizers.py."""
     if not shutil.which(COMPILER) or platform.system() != "Linux":
         pytest.skip("the emulated Metal device needs Linux and a C++ compiler: apt-get install g++")
-    return build(sorted(KERNELS.glob("*.metal")))
+    return build(sorted(KERNELS.glob("*.metal")), os.environ.get("GPTOSS_METAL_TEST_FLAGS", "").split())
 
 
 @pytest.fixture(params=[(lanes, threads) for lanes in Device.LANES for threads in (1024, 512, 256)], ids=str)

@@ -16,7 +16,7 @@ from gpt_oss.checkpoint import Checkpoint
 from gpt_oss.checkpoint_writer import write_checkpoint
 from gpt_oss.demo import demo_checkpoint
 from gpt_oss.errors import CheckpointError
-from gpt_oss.metal.converter import Vocabulary, convert, write_model_file
+from gpt_oss.metal.converter import Vocabulary, convert, number_of_layers, write_model_file
 from gpt_oss.tokenizer import SPLIT_PATTERN, get_tokenizer
 from tests.helpers.checkpoints import bfloat16_values, random_tensors, tiny_checkpoint
 from tests.metal.model_file import read_model_file, tiny_model_config, tiny_model_file, tiny_vocabulary
@@ -36,6 +36,17 @@ def test_header_is_that_of_the_released_models(tmp_path: Path) -> None:
     assert header["yarn_scale"] == np.float32(1 / (high - low))
     assert round(header["yarn_multiplier"], 5) == 1.34657
     assert header["interpolation_scale"] == 1 / 32
+
+
+def test_the_number_of_layers_is_read_back(tmp_path: Path) -> None:
+    path = tiny_model_file(tmp_path)
+    assert number_of_layers(path) == 3
+    for content in (b"", path.read_bytes()[:39], b"x" + path.read_bytes()[1:100]):
+        (tmp_path / "other").write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"other: is neither a folder .* nor a Metal model file"):
+            number_of_layers(tmp_path / "other")
+    with pytest.raises(CheckpointError, match="absent: cannot be read"):
+        number_of_layers(tmp_path / "absent")
 
 
 def test_every_bit_of_a_random_checkpoint(tmp_path: Path) -> None:

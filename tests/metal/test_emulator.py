@@ -18,7 +18,7 @@ SELF_TEST = Path(__file__).parent / "emulator_kernels" / "self_test.metal"
 
 @pytest.fixture(scope="module")
 def library(kernel_library: Path) -> Path:
-    return build([SELF_TEST])
+    return build([SELF_TEST], os.environ.get("GPTOSS_METAL_TEST_FLAGS", "").split())
 
 
 @pytest.fixture(params=Device.LANES)
