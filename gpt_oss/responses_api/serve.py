@@ -180,8 +180,13 @@ def _model_name(options: argparse.Namespace) -> str:
         return "gpt-oss-demo"
     if options.backend == "ollama":
         return options.checkpoint
-    with Checkpoint(options.checkpoint) as checkpoint:
-        layers = checkpoint.config.num_hidden_layers
+    if Path(options.checkpoint).is_file():
+        from gpt_oss.metal.converter import number_of_layers
+
+        layers = number_of_layers(options.checkpoint)
+    else:
+        with Checkpoint(options.checkpoint) as checkpoint:
+            layers = checkpoint.config.num_hidden_layers
     return {24: "gpt-oss-20b", 36: "gpt-oss-120b"}.get(layers, "gpt-oss")
 
 
