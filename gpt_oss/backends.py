@@ -192,7 +192,7 @@ def load_generator(
             weights=weights,
             tensor_parallel_size=tensor_parallel_size,
         )
-        logger.info("backend %s (%s), device %s", name, "asked for" if backend else "chosen", device or "chosen")
+        logger.info("backend %s (%s)", name, "asked for" if backend else "the best for this machine")
         return LOADERS[name](options)
     except ModuleNotFoundError as error:
         missing = (error.name or "").split(".")[0]

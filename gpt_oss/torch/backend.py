@@ -136,6 +136,7 @@ class TokenGenerator(EngineTokenGenerator):
         from gpt_oss.torch.model import Transformer  # which re-exports this class
 
         chosen = choose_device(device)
+        logger.info("device %s, %s", chosen, str(dtype).removeprefix("torch."))
         model = Transformer.from_checkpoint(checkpoint, chosen, dtype, join_ranks(chosen), weights)
         self.backend = TorchBackend(model, slots, context_length)
         self.leads = model.parallel.rank == 0
