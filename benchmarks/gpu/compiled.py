@@ -1,9 +1,9 @@
 """What the compiler makes of every kernel, for GPUs that are not here: a table, and JSON with --out.
 
-    python -m benchmarks.gpu.compiled [--targets sm_90,gfx942] [--batches 1,8] [--out FILE]
+    python -m benchmarks.gpu.compiled [--targets sm_90,gfx942] [--models 20b,120b] [--batches 1,8] [--out FILE]
 
-The real model code runs on shapes alone (device "meta") of gpt-oss-20b, with a driver that names a target and has no
-device; each launch compiles exactly what it would run there. NVIDIA code is disassembled with the nvdisasm of the
+The real model code runs on shapes alone (device "meta"), with a driver that names a target and has no device; each
+launch compiles exactly what it would run there. NVIDIA code is disassembled with the nvdisasm of the
 Triton wheel and counted: all instructions, spills (local-memory access), 16-byte loads, shared memory. A kernel that
 breaks a promise (`broken_promises`) is named after the table, and the command then fails.
 """
@@ -15,9 +15,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from triton.backends.compiler import GPUTarget
 from triton.runtime.jit import JITFunction
 
 from benchmarks.gpu.random_weights import MODELS, RandomWeights
+from gpt_oss.triton.decode import DecodeStep, key_splits
+from gpt_oss.triton.graphs import BUCKETS
 from gpt_oss.triton.model import Transformer
 from gpt_oss.triton.variants import Variant, mma_variant, portable_variant
 
@@ -38,6 +41,9 @@ TARGETS = {
     "sm_120": GPUTarget("cuda", 120, 32),
     "gfx942": GPUTarget("hip", "gfx942", 64),
 }
+# Multiprocessors of a card of each kind (A100, RTX 4090, H100 and H200, B200, RTX 5090, MI300X): they decide into how
+# many splits attention is cut.
+PROCESSORS = {"sm_80": 108, "sm_89": 128, "sm_90": 132, "sm_100": 148, "sm_120": 170, "gfx942": 304}
 # Bytes that a program may ask for: of Ampere (163 KB), Hopper and Blackwell (227 KB) less is used than there is, so
 # that 99 KB, what consumer Blackwells and Ada have, is the bound everywhere but on AMD.
 SHARED_LIMIT = {"gfx942": 64 * 1024}
@@ -57,6 +63,7 @@ class Compiled:
     """One kernel for one target. Counts are of static instructions, None where there is no disassembler."""
 
     target: str
+    model: str
     kernel: str
     batch: int | None  # of the decode step; None for prefill kernels
     shared_bytes: int
@@ -112,46 +119,41 @@ def variant_for(target: str) -> Variant:
     return portable_variant(torch.bfloat16, tl.bfloat16)
 
 
-def compile_all(target: str, batches: list[int], prefill: bool = True) -> list[Compiled]:
-    """Every kernel of the decode steps of these batch sizes and of a prefill."""
-    config = MODELS["20b"]
-    config = type(config)(**config.__dict__ | {"num_hidden_layers": 2})
-    weights = RandomWeights(config, "meta").model()
-    model = Transformer(config, weights, variant_for(target), slots=max(batches), context_length=8192)
+def compile_all(target: str, models: list[str], batches: list[int], prefill: bool = True) -> list[Compiled]:
+    """Every kernel of the decode steps of these batch sizes and of a prefill; what models share is shown once."""
+    seen: set[str] = set()
     result: list[Compiled] = []
-    for batch in batches:
+
+    def add(name: str, batch: int | None, run: Callable[[], object]) -> None:
         kernels: list[tuple[str, Any]] = []
         with recording(target, kernels):
-            model._decode_step(batch).run()
-        result += _distinct(target, kernels, batch)
-    if prefill:
-        kernels = []
-        with recording(target, kernels):
-            for tokens in PREFILL_TOKENS:
-                model.prefill(0, [0] * tokens)
-        result += _distinct(target, kernels, None)
+            run()
+        for kernel_name, kernel in kernels:
+            if kernel.hash not in seen:
+                seen.add(kernel.hash)
+                result.append(examine(target, name, kernel_name, kernel, batch))
+
+    for name in models:
+        config = replace(MODELS[name], num_hidden_layers=2)
+        weights = RandomWeights(config, "meta").model()
+        model = Transformer(config, weights, variant_for(target), slots=max(batches), context_length=8192)
+        for batch in batches:
+            splits = key_splits(PROCESSORS[target], batch, config.num_key_value_heads)
+            step = DecodeStep(config, weights, model.rope, model.cache, model.state, model.variant, batch, splits)
+            add(name, batch, step.run)
+        for tokens in PREFILL_TOKENS if prefill else ():
+            add(name, None, partial(model.prefill, 0, [0] * tokens))
     return result
 
 
-def _distinct(target: str, kernels: list[tuple[str, Any]], batch: int | None) -> list[Compiled]:
-    """Windowed and full layers have different attention kernels; other repetitions are dropped."""
-    seen: set[str] = set()
-    rows = []
-    for name, kernel in kernels:
-        if kernel.hash not in seen:
-            seen.add(kernel.hash)
-            rows.append(examine(target, name, kernel, batch))
-    return rows
-
-
-def examine(target: str, name: str, kernel: Any, batch: int | None) -> Compiled:
+def examine(target: str, model: str, name: str, kernel: Any, batch: int | None) -> Compiled:
     """Count what the disassembly shows."""
     shared = kernel.metadata.shared
     if "cubin" not in kernel.asm:
         text = kernel.asm["amdgcn"]
         code = _AMD_INSTRUCTION.findall(text)
         return Compiled(
-            target, name, batch, shared, instructions=len(code),
+            target, model, name, batch, shared, instructions=len(code),
             spills=sum(map(int, _AMD_SPILLS.findall(text))),
             wide_loads=sum(opcode.endswith("load_dwordx4") for opcode in code),
         )  # fmt: skip
@@ -166,7 +168,7 @@ def examine(target: str, name: str, kernel: Any, batch: int | None) -> Compiled:
         per_weight = round(len(code) / (32 * weight_loads), 2)
         main = round((last - first + 1) / (32 * weight_loads), 2)
     return Compiled(
-        target, name, batch, shared, instructions=len(code),
+        target, model, name, batch, shared, instructions=len(code),
         spills=sum(opcode.startswith(("LDL", "STL")) for opcode in code),
         wide_loads=sum(opcode.startswith("LDG") and ".128" in opcode for opcode in code),
         dependent_launch="ACQBULK" in code, weight_loads=weight_loads, per_weight=per_weight, main_per_weight=main,
@@ -191,7 +193,7 @@ def broken_promises(row: Compiled) -> list[str]:
     if row.batch and row.dependent_launch != variant_for(row.target).dependent_launch:
         found.append("waits for the kernel before it where it should not, or does not where it should")
     where = "prefill" if row.batch is None else f"batch {row.batch}"
-    return [f"{row.kernel} for {row.target}, {where}, {what}" for what in found]
+    return [f"{row.kernel} for {row.target}, {row.model}, {where}, {what}" for what in found]
 
 
 def disassemble(cubin: bytes) -> str:
@@ -206,7 +208,7 @@ def disassemble(cubin: bytes) -> str:
 def table(rows: list[Compiled]) -> str:
     """The rows as text."""
     lines = [
-        f"{'target':8}{'kernel':28}{'batch':>6}{'instr':>7}{'spills':>7}{'LDG.128':>8}{'smem':>8}{'i/weight':>9}{'main':>6}"
+        f"{'target':8}{'model':6}{'kernel':28}{'batch':>6}{'instr':>7}{'spills':>7}{'LDG.128':>8}{'smem':>8}{'i/weight':>9}{'main':>6}"
     ]
     for row in rows:
         cells = ["-" if value is None else str(value) for value in (
@@ -215,7 +217,8 @@ def table(rows: list[Compiled]) -> str:
         )]  # fmt: skip
         widths = (6, 7, 7, 8, 8, 9, 6)
         lines.append(
-            f"{row.target:8}{row.kernel:28}" + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
+            f"{row.target:8}{row.model:6}{row.kernel:28}"
+            + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))
         )
     return "\n".join(lines)
 
@@ -226,11 +229,15 @@ def main() -> None:
         sys.exit("unset TRITON_INTERPRET: interpreted kernels are not compiled")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--targets", default=",".join(TARGETS), type=lambda text: text.split(","))
-    parser.add_argument("--batches", default="1,2,4,8", type=lambda text: [int(part) for part in text.split(",")])
+    parser.add_argument("--models", default=",".join(MODELS), type=lambda text: text.split(","))
+    parser.add_argument("--batches", default=list(BUCKETS), type=lambda text: [int(part) for part in text.split(",")])
     parser.add_argument("--decode-only", action="store_true")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
-    rows = [row for name in options.targets for row in compile_all(name, options.batches, not options.decode_only)]
+    rows = [
+        row for target in options.targets
+        for row in compile_all(target, options.models, options.batches, not options.decode_only)
+    ]  # fmt: skip
     print(table(rows))
     if options.out:
         found = {"triton": triton.__version__, "torch": torch.__version__, "kernels": [asdict(row) for row in rows]}

@@ -15,6 +15,7 @@ import triton.language as tl
 from gpt_oss.triton.numerics import dot, last_to_arrive, load_fp32, round_to, wait_for_previous
 
 MIN_SPLIT_KEYS = tl.constexpr(256)  # below this a second split costs more than it saves
+MOST_AT_ONCE = tl.constexpr(4)  # splits that the combining program holds: 16 of them would not fit its registers
 
 
 @triton.jit
@@ -39,6 +40,7 @@ def decode_attention_kernel(
 ):  # fmt: skip
     """Caches are [slots, KV_HEADS, CAPACITY, HEAD]. WINDOW 0 sees all keys; else position n lies at n % CAPACITY."""
     GROUP: tl.constexpr = Q_HEADS // KV_HEADS
+    SPLITS_AT_ONCE: tl.constexpr = MOST_AT_ONCE if SPLITS > MOST_AT_ONCE else SPLITS
     i_sequence = tl.program_id(0)
     i_head = tl.program_id(1)
     i_split = tl.program_id(2)
@@ -122,9 +124,16 @@ def decode_attention_kernel(
                 b_maxes = tl.load(p_stats + 2 * o_parts, mask=m_split, other=float("-inf"), cache_modifier=".cg")
                 b_sums = tl.load(p_stats + 2 * o_parts + 1, mask=m_split, other=0.0, cache_modifier=".cg")
                 b_top = tl.maximum(tl.max(b_maxes, axis=0), b_sink)
-                b_factor = tl.exp(b_maxes - b_top[None, :])  # an absent split has weight exp(-inf) = 0
-                b_total = tl.sum(b_sums * b_factor, axis=0) + tl.exp(b_sink - b_top)
-                p_parts = p_partial + o_parts[:, :, None] * HEAD_P + o_dim[None, None, :]
-                b_parts = tl.load(p_parts, mask=m_split[:, :, None], other=0.0, cache_modifier=".cg")
-                b_out = tl.sum(b_parts * b_factor[:, :, None], axis=0) / b_total[:, None]
+                b_total = tl.sum(b_sums * tl.exp(b_maxes - b_top[None, :]), axis=0) + tl.exp(b_sink - b_top)
+                b_out = tl.zeros([GROUP_P, HEAD_P], tl.float32)
+                for first_split in range(0, splits, SPLITS_AT_ONCE):
+                    o_now = first_split + tl.arange(0, SPLITS_AT_ONCE)
+                    m_now = (o_now < splits)[:, None]
+                    o_some = (i_pair * SPLITS + o_now[:, None]) * GROUP_P + o_group[None, :]
+                    b_some = tl.load(p_stats + 2 * o_some, mask=m_now, other=float("-inf"), cache_modifier=".cg")
+                    b_factor = tl.exp(b_some - b_top[None, :])  # an absent split has weight exp(-inf) = 0
+                    p_parts = p_partial + o_some[:, :, None] * HEAD_P + o_dim[None, None, :]
+                    b_parts = tl.load(p_parts, mask=m_now[:, :, None], other=0.0, cache_modifier=".cg")
+                    b_out += tl.sum(b_parts * b_factor[:, :, None], axis=0)
+                b_out = b_out / b_total[:, None]
                 tl.store(p_result, round_to(b_out, p_out.dtype.element_ty), mask=m_result)

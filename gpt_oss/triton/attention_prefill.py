@@ -17,7 +17,8 @@ from gpt_oss.triton.attention_decode import rotate_halves
 from gpt_oss.triton.numerics import dot, load_fp32, round_to
 
 
-@triton.jit
+# Sizes that change from call to call must not each compile a kernel of their own.
+@triton.jit(do_not_specialize=["start"])
 def rope_and_store_kernel(
     p_qkv, p_cos, p_sin, p_keys, p_values, start,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HALF_P: tl.constexpr, HEAD_P: tl.constexpr,
@@ -51,7 +52,7 @@ def rope_and_store_kernel(
     tl.store(p_values + o_place + o_dim[None, :], round_to(b_value, p_values.dtype.element_ty), mask=m_value)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["tokens", "start"])
 def prefill_attention_kernel(
     p_qkv, p_sinks, p_keys, p_values, p_out, tokens, start, scale,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HEAD_P: tl.constexpr,

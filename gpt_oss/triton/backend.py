@@ -12,6 +12,7 @@ import torch
 
 from gpt_oss.sampling import counter
 from gpt_oss.scheduler import SampledRow
+from gpt_oss.triton.variants import current
 
 if TYPE_CHECKING:
     from gpt_oss.triton.decode import DecodeStep
@@ -50,7 +51,8 @@ class TritonBackend:
             model.state.random[row.slot] = random_counter(row.seed, row.step)
         start = {row.slot: cache.lengths[row.slot] for row in rows}
         step = model.steps.run([row.slot for row in rows], [row.token for row in rows])
-        pending = _Readback(step, len(rows))
+        buffers = [_Readback(len(rows), model.device) for _ in range(2)]
+        pending = buffers[0].begin(step)
         taken = 0
         try:
             for fed in range(1, room + 1):
@@ -59,7 +61,7 @@ class TritonBackend:
                     model.steps.again(step)
                     for slot, length in start.items():
                         cache.wrote(slot, length + fed + 1)
-                    ahead = _Readback(step, len(rows))
+                    ahead = buffers[fed % 2].begin(step)
                 taken = fed
                 for slot in start:
                     cache.grow(slot, 1)
@@ -74,19 +76,28 @@ class TritonBackend:
 
 
 class _Readback:
-    """Tokens and log-probabilities of one step on their way to pinned host memory."""
+    """A pinned buffer for tokens and log-probabilities of one step at a time."""
 
-    def __init__(self, step: "DecodeStep", rows: int):
-        cuda = step.tokens.device.type == "cuda"
-        self._tokens = torch.empty(rows, dtype=torch.int32, pin_memory=cuda)
-        self._logprobs = torch.empty(rows, dtype=torch.float32, pin_memory=cuda)
-        self._tokens.copy_(step.next_tokens[:rows], non_blocking=True)
-        self._logprobs.copy_(step.logprobs[:rows], non_blocking=True)
+    def __init__(self, rows: int, device: torch.device):
+        cuda = device.type == "cuda"
+        self._device = device
+        with current(device):
+            self._tokens = torch.empty(rows, dtype=torch.int32, pin_memory=cuda)
+            self._logprobs = torch.empty(rows, dtype=torch.float32, pin_memory=cuda)
         self._done = torch.cuda.Event() if cuda else None
-        if self._done is not None:
-            self._done.record()
+
+    def begin(self, step: "DecodeStep") -> "_Readback":
+        """Start to copy what the step, as last enqueued, will have chosen."""
+        rows = len(self._tokens)
+        with current(self._device):
+            self._tokens.copy_(step.next_tokens[:rows], non_blocking=True)
+            self._logprobs.copy_(step.logprobs[:rows], non_blocking=True)
+            if self._done is not None:
+                self._done.record()
+        return self
 
     def wait(self) -> list[tuple[int, float]]:
+        """(id, log-probability) of each row, once they are here."""
         if self._done is not None:
             self._done.synchronize()
         return list(zip(self._tokens.tolist(), self._logprobs.tolist(), strict=True))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 
 from gpt_oss.config import ModelConfig
-from gpt_oss.errors import OutOfMemory
+from gpt_oss.errors import OutOfMemory, RequestError
 
 MARGIN = 2048
 
@@ -101,9 +101,14 @@ def choose_context(
 ) -> int:
     """Tokens per slot: what was asked for, or the model's context cut down to what fits `free_bytes`.
 
-    Raises `OutOfMemory` if a wanted length does not fit; `free_bytes` None means that memory is no question.
+    Raises `RequestError` if the model has no such context and `OutOfMemory` if a wanted length does not fit;
+    `free_bytes` None means that memory is no question.
     """
-    length = min(wanted or config.context_length, config.context_length)
+    length = wanted or config.context_length
+    if length > config.context_length:
+        raise RequestError(
+            f"the model has a context of {config.context_length} tokens, got {length}; choose a shorter one"
+        )
     if free_bytes is None:
         return length
     ring = ring_bytes(config, length, dtype, margin)

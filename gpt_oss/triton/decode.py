@@ -32,6 +32,11 @@ power = triton.next_power_of_2
 ATTENTION_BLOCK_N = 64
 
 
+def key_splits(processors: int, batch: int, kv_heads: int) -> int:
+    """Programs that share the keys of a kv head, so that all processors of a card have work: a power of two."""
+    return min(32, 1 << (max(1, processors // (batch * kv_heads)).bit_length() - 1))
+
+
 class SlotState:
     """What the device knows of each slot beside the cache: how to sample it."""
 
@@ -104,7 +109,7 @@ class DecodeStep:
 
     def run(self) -> None:
         """The whole step."""
-        self.x.copy_(self.weights.embedding[self.tokens.long()])
+        torch.index_select(self.weights.embedding, 0, self.tokens, out=self.x)
         for number, layer in enumerate(self.weights.layers):
             self.qkv(layer)
             self.attention(layer, self.cache.layers[number], self.config.window(number))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from gpt_oss.triton.decode import DecodeStep
+from gpt_oss.triton.variants import current
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,10 @@ class GraphedSteps:
 
     def run(self, slots: Sequence[int], tokens: Sequence[int]) -> DecodeStep:
         """One step of these slots with these tokens."""
-        step = self._step(len(slots))
+        step = self.step(len(slots))
         padding = step.batch - len(slots)
         rows = torch.tensor([[*slots, *[slots[0]] * padding], [*tokens, *[tokens[0]] * padding]], dtype=torch.int32)
-        rows = rows.to(self._device, non_blocking=True)
+        rows = rows.to(self._device)
         step.slots.copy_(rows[0])
         step.tokens.copy_(rows[1])
         step.active.fill_(len(slots))
@@ -51,15 +52,17 @@ class GraphedSteps:
 
     def again(self, step: DecodeStep) -> None:
         """The step once more, on what its buffers hold."""
-        if step.batch in self._graphs:
-            self._graphs[step.batch].replay()
-            return
-        step.run()
-        if self._device.type == "cuda":
-            # Only now: the first run compiled the kernels, and recording runs nothing.
-            self._graphs[step.batch] = self._capture(step)
+        with current(self._device):
+            if step.batch in self._graphs:
+                self._graphs[step.batch].replay()
+                return
+            step.run()
+            if self._device.type == "cuda":
+                # Only now: the first run compiled the kernels, and recording runs nothing.
+                self._graphs[step.batch] = self._capture(step)
 
-    def _step(self, rows: int) -> DecodeStep:
+    def step(self, rows: int) -> DecodeStep:
+        """The step of the bucket that takes `rows` sequences; its buffers are those of its graph."""
         bucket = self.bucket(rows)
         if bucket not in self._steps:
             self._steps[bucket] = self._make(bucket)
@@ -68,7 +71,8 @@ class GraphedSteps:
     def _capture(self, step: DecodeStep) -> torch.cuda.CUDAGraph:
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads may use their cards meanwhile.
+        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
             step.run()
         logger.info("captured the decode step of %d sequences", step.batch)
         return graph

@@ -25,6 +25,7 @@ A half so decoded is the exact value times 2^-126 (for every code: E2M1's subnor
 """
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -114,6 +115,7 @@ def _words(blocks: torch.Tensor) -> torch.Tensor:
     return words
 
 
+@cache
 def _pair_table(device: torch.device) -> torch.Tensor:
     """int32 [4, 256]: where the 8 bits of a byte go when the byte is value pair p."""
     byte = torch.arange(256, dtype=torch.int64)

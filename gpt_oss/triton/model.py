@@ -24,12 +24,19 @@ from gpt_oss.triton import grouped
 from gpt_oss.triton.attention_prefill import attend, rope_and_store
 from gpt_oss.triton.backend import TritonBackend
 from gpt_oss.triton.cache import MARGIN, KVCache, LayerCache, choose_context
-from gpt_oss.triton.decode import DecodeStep, SlotState
+from gpt_oss.triton.decode import DecodeStep, SlotState, key_splits
 from gpt_oss.triton.graphs import GraphedSteps
 from gpt_oss.triton.norm import rms_norm
 from gpt_oss.triton.router import top_k
-from gpt_oss.triton.variants import Variant, choose_device, choose_variant
-from gpt_oss.triton.weights import WORKSPACE_BYTES, LayerWeights, ModelWeights, TensorSource, load_weights
+from gpt_oss.triton.variants import Variant, choose_device, choose_variant, current
+from gpt_oss.triton.weights import (
+    WORKSPACE_BYTES,
+    LayerWeights,
+    ModelWeights,
+    TensorSource,
+    load_weights,
+    room_beside_weights,
+)
 
 __all__ = ["ModelConfig", "TokenGenerator", "Transformer"]
 
@@ -39,10 +46,7 @@ CHUNK = 2048  # most tokens of one prefill step: bounds its activations (20b: 0.
 
 
 class Transformer:
-    """A model on one device with the caches of `slots` sequences of up to `context_length` tokens.
-
-    splits: programs that share the keys of one kv head in a decode step of one sequence (a power of two).
-    """
+    """A model on one device with the caches of `slots` sequences of up to `context_length` tokens."""
 
     def __init__(
         self, config: ModelConfig, weights: ModelWeights, variant: Variant, *, slots: int = 1,
@@ -52,6 +56,7 @@ class Transformer:
         self.device = weights.embedding.device
         free = None
         if self.device.type == "cuda":
+            torch.cuda.empty_cache()  # what loading has returned counts as free
             free = max(0, torch.cuda.mem_get_info(self.device)[0] - WORKSPACE_BYTES)
         self.context_length = choose_context(config, context_length, slots, free, variant.activations, margin)
         self.cache = KVCache(config, slots, self.context_length, self.device, variant.activations, margin)
@@ -73,29 +78,41 @@ class Transformer:
             return cls.from_source(checkpoint, chosen, variant, **options)
 
     @classmethod
-    def from_source(cls, source: TensorSource, device: torch.device, variant: Variant, **options: Any) -> "Transformer":
-        """Load from anything that hands out tensors by name; `options` as in the constructor."""
+    def from_source(
+        cls, source: TensorSource, device: torch.device, variant: Variant, *, slots: int = 1,
+        context_length: int | None = None, margin: int = MARGIN,
+    ) -> "Transformer":  # fmt: skip
+        """Load from anything that hands out tensors by name. What will not fit is refused before anything is read."""
+        config, dtype = source.config, variant.activations
+        choose_context(config, context_length, slots, room_beside_weights(config, device, dtype), dtype, margin)
         try:
-            return cls(source.config, load_weights(source, device, variant.activations), variant, **options)
-        except torch.cuda.OutOfMemoryError as error:
-            free, total = torch.cuda.mem_get_info(device)
-            raise OutOfMemory(
-                f"{device} ran out of memory while loading ({free:,} of {total:,} bytes free); "
-                "close other programs on the card or choose a shorter context"
-            ) from error
+            with current(device):
+                weights = load_weights(source, device, dtype)
+                return cls(config, weights, variant, slots=slots, context_length=context_length, margin=margin)
+        except torch.cuda.OutOfMemoryError:
+            pass
+        # Only here: in the handler the traceback would keep half a model alive.
+        torch.cuda.empty_cache()
+        free, total = torch.cuda.mem_get_info(device)
+        raise OutOfMemory(
+            f"{device} ran out of memory while loading ({free:,} of {total:,} bytes are free without the model); "
+            "close other programs on the card or choose a shorter context"
+        )
 
     @torch.inference_mode()
     def prefill(self, slot: int, tokens: Sequence[int]) -> torch.Tensor:
         """Append tokens to a slot; fp32 logits [vocab] after the last one."""
+        if not tokens:
+            raise ValueError("prefill needs at least one token")
         self._check_room(slot, len(tokens))
         chunk = min(CHUNK, self.cache.chunk)
-        last = None
-        for first in range(0, len(tokens), chunk):
-            last = self._prefill_chunk(slot, tokens[first : first + chunk])
-        if last is None:
-            raise ValueError("prefill needs at least one token")
-        x = rms_norm(last, self.weights.norm, self.config.rms_norm_eps)
-        return linear(x, self.weights.unembedding)[0].float()
+        with current(self.device):
+            for first in range(0, len(tokens), chunk):
+                last = self._prefill_chunk(slot, tokens[first : first + chunk])
+            step = self.steps.step(1)
+            step.x.copy_(last)
+            step.unembed()
+            return step.logits[0].clone()
 
     @torch.inference_mode()
     def decode(self, slots: Sequence[int], tokens: Sequence[int]) -> torch.Tensor:
@@ -161,17 +178,11 @@ class Transformer:
         grouped.combine(y, weights, x)
 
     def _decode_step(self, batch: int) -> DecodeStep:
-        return DecodeStep(
-            self.config, self.weights, self.rope, self.cache, self.state, self.variant, batch, self._splits(batch)
-        )
-
-    def _splits(self, batch: int) -> int:
-        """Splits of the keys: enough programs for the card, a power of two."""
-        if self.device.type != "cuda":
-            return 4
-        wanted = torch.cuda.get_device_properties(self.device).multi_processor_count
-        programs = batch * self.config.num_key_value_heads
-        return max(1, min(32, 1 << (max(1, wanted // programs)).bit_length() - 1))
+        processors = 1
+        if self.device.type == "cuda":
+            processors = torch.cuda.get_device_properties(self.device).multi_processor_count
+        splits = key_splits(processors, batch, self.config.num_key_value_heads)
+        return DecodeStep(self.config, self.weights, self.rope, self.cache, self.state, self.variant, batch, splits)
 
 
 class TokenGenerator(EngineTokenGenerator):

@@ -9,14 +9,17 @@ once, because Triton's interpreter computes garbage in bf16.
 import triton
 import triton.language as tl
 
+INTERPRETED = tl.constexpr(bool(triton.knobs.runtime.interpret))
+
 
 @triton.jit
 def round_to(b_value, dtype: tl.constexpr):
-    """fp32 to `dtype`, to nearest, ties to even; spelled out because the interpreter's bf16 cast truncates."""
-    if dtype == tl.bfloat16:
-        b_bits = b_value.to(tl.uint32, bitcast=True)
-        b_bits = (b_bits + 0x7FFF + ((b_bits >> 16) & 1)) & 0xFFFF0000
-        b_value = b_bits.to(tl.float32, bitcast=True)
+    """fp32 to `dtype`, to nearest, ties to even; spelled out for the interpreter, whose bf16 cast truncates."""
+    if INTERPRETED:  # noqa: SIM102 compile-time branches
+        if dtype == tl.bfloat16:
+            b_bits = b_value.to(tl.uint32, bitcast=True)
+            b_bits = (b_bits + 0x7FFF + ((b_bits >> 16) & 1)) & 0xFFFF0000
+            b_value = b_bits.to(tl.float32, bitcast=True)
     return b_value.to(dtype)
 
 
@@ -69,9 +72,10 @@ def scale_value(b_bytes):
 
 @triton.jit
 def swiglu(b_gate, b_linear, LIMIT: tl.constexpr):
-    """gate·sigmoid(1.702·gate)·(linear + 1), gate clamped to ≤ LIMIT and linear to ±LIMIT."""
-    b_gate = tl.minimum(b_gate, LIMIT)
-    b_linear = tl.minimum(tl.maximum(b_linear, -LIMIT), LIMIT)
+    """gate·sigmoid(1.702·gate)·(linear + 1), gate clamped to ≤ LIMIT and linear to ±LIMIT; NaN stays NaN."""
+    b_gate = tl.minimum(b_gate, LIMIT, propagate_nan=tl.PropagateNan.ALL)
+    b_linear = tl.maximum(b_linear, -LIMIT, propagate_nan=tl.PropagateNan.ALL)
+    b_linear = tl.minimum(b_linear, LIMIT, propagate_nan=tl.PropagateNan.ALL)
     return b_gate / (1 + tl.exp(-1.702 * b_gate)) * (b_linear + 1)
 
 

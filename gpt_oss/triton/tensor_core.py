@@ -18,8 +18,9 @@ OUTPUT_SCALE = 2.0**14
 # $0…$3 ← one lane's 16 bytes: the words (block 0, row g), (block 0, row g + 8), (block 1, row g), (block 1, row g + 8).
 # Weights are read once per step of the model, so they must not push anything out of L1.
 LOAD_WORDS = tl.constexpr("ld.global.nc.L1::no_allocate.v4.u32 {$0, $1, $2, $3}, [$4];")
-# $0…$3 ← 16 bytes of activations, four pairs of bf16; no kernel writes what it reads this way.
-LOAD_INPUTS = tl.constexpr("ld.global.nc.v4.u32 {$0, $1, $2, $3}, [$4];")
+# $0…$3 ← 16 bytes of activations, four pairs of bf16. Not ".nc": with dependent launch the kernel before this one may
+# still have been writing them when this one began.
+LOAD_INPUTS = tl.constexpr("ld.global.v4.u32 {$0, $1, $2, $3}, [$4];")
 
 
 def _decode(word: str, out: str) -> list[str]:

@@ -68,21 +68,22 @@ def finish_kernel(
 ):  # fmt: skip
     """One program per sequence: its token (-1 without a finite maximum) and log-probability.
 
-    The token also becomes the next input, the slot's length grows by one and its random counter moves on; rows from
-    the number at p_active on are padding and change nothing.
+    The token also becomes the next input, the slot's length grows by one and its random counter moves on. Rows from
+    the number at p_active on are padding: they repeat row 0, its next token included, and change nothing else.
     """
     wait_for_previous(DEPENDENT)
     i_token = tl.program_id(0)
-    if i_token < tl.load(p_active):
+    active = tl.load(p_active)
+    if i_token < active:
         _finish_row(
-            i_token, p_logits, p_max, p_sum, p_mass, p_slots, p_lengths, p_temperature, p_random,
+            i_token, active, p_logits, p_max, p_sum, p_mass, p_slots, p_lengths, p_temperature, p_random,
             p_chosen, p_logprobs, p_tokens, vocab, blocks, TOKENS, BLOCK_R, BLOCK,
         )  # fmt: skip
 
 
 @triton.jit
 def _finish_row(
-    i_token, p_logits, p_max, p_sum, p_mass, p_slots, p_lengths, p_temperature, p_random,
+    i_token, active, p_logits, p_max, p_sum, p_mass, p_slots, p_lengths, p_temperature, p_random,
     p_chosen, p_logprobs, p_tokens, vocab, blocks,
     TOKENS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
@@ -127,7 +128,9 @@ def _finish_row(
     finite = (top > float("-inf")) & (top < float("inf")) & (total == total)
     token = tl.where(finite, token, -1)
     tl.store(p_chosen + i_token, token)
-    tl.store(p_tokens + i_token, tl.maximum(token, 0))
+    o_token = tl.arange(0, triton.next_power_of_2(TOKENS))
+    m_repeats = (o_token == i_token) | ((i_token == 0) & (o_token >= active) & (o_token < TOKENS))
+    tl.store(p_tokens + o_token, tl.maximum(token, 0), mask=m_repeats)
     tl.store(p_logprobs + i_token, logit - top - tl.log(total).to(tl.float32))
     length = tl.load(p_lengths + slot)
     tl.debug_barrier()

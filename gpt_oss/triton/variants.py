@@ -5,6 +5,7 @@ computes the same in plain fp32 arithmetic, for AMD, for fp32 activations and fo
 """
 
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +31,11 @@ class DenseTiles:
     out_rows: int  # of the out projection: its blocks are also the router's partial sums
     vocab_rows: int
     vocab_rows_many: int
+    inputs: int = 512  # per iteration, for one sequence
 
-    @staticmethod
-    def one(rows: int) -> dict[str, int]:
+    def one(self, rows: int) -> dict[str, int]:
         """Multiply-adds: every thread keeps several 16-byte loads in flight."""
-        return {"BLOCK_R": rows, "BLOCK_K": 512, "num_warps": 4 if rows <= 8 else 8}
+        return {"BLOCK_R": rows, "BLOCK_K": self.inputs, "num_warps": 4 if rows <= 8 else 8}
 
     @staticmethod
     def many(rows: int) -> dict[str, int]:
@@ -44,7 +45,7 @@ class DenseTiles:
 
 # On a GPU many small programs fill the card; interpreted, each program costs milliseconds whatever its size.
 GPU_TILES = DenseTiles(rows=8, rows_many=32, out_rows=16, vocab_rows=16, vocab_rows_many=64)
-INTERPRETER_TILES = DenseTiles(rows=512, rows_many=512, out_rows=64, vocab_rows=128, vocab_rows_many=128)
+INTERPRETER_TILES = DenseTiles(512, 512, out_rows=64, vocab_rows=128, vocab_rows_many=128, inputs=128)
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,11 @@ def portable_variant(activations: torch.dtype, compute: tl.dtype, tiles: DenseTi
     return Variant(
         "portable", activations, compute, 1.0, 1.0, 4, ahead, max_registers=None, tiles=tiles, attention_stages=2
     )
+
+
+def current(device: torch.device) -> AbstractContextManager[object]:
+    """Make a CUDA device the calling thread's own: Triton launches there, wherever its arguments lie."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 def interpreting() -> bool:

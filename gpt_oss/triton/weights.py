@@ -1,6 +1,6 @@
 """From a checkpoint to the card: what the kernels read, tensor by tensor.
 
-In: a `Checkpoint`. Out: `ModelWeights` on the device. Each tensor goes memory map → pinned buffer → card and is put
+In: a `Checkpoint`. Out: `ModelWeights` on the device. Each tensor goes memory map → pinned buffers → card and is put
 into its final order there, expert tensors one expert at a time, so that beyond the weights themselves the card never
 holds more than one such piece. A checkpoint that does not fit is refused before anything is read.
 """
@@ -23,15 +23,18 @@ logger = logging.getLogger(__name__)
 
 # Kernels, the allocator's slack, activations of a chunk: measured sizes belong into benchmarks/results.
 WORKSPACE_BYTES = 1 << 30
+STAGING_BYTES = 64 << 20
 
 
 class TensorSource(Protocol):
     """What is needed of a checkpoint; `gpt_oss.checkpoint.Checkpoint` is one, random weights are another."""
 
     @property
-    def config(self) -> ModelConfig: ...
+    def config(self) -> ModelConfig:
+        """Shapes of the tensors."""
 
-    def read(self, name: str, index: int | slice | tuple[int | slice, ...] = ()) -> np.ndarray: ...
+    def read(self, name: str, index: int | slice | tuple[int | slice, ...] = ()) -> np.ndarray:
+        """The tensor called `name`, or the part of it that `index` selects."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,8 @@ def _packed_bytes(rows: int, k: int) -> int:
 
 
 def load_weights(source: TensorSource, device: torch.device, dtype: torch.dtype, progress: bool = True) -> ModelWeights:
-    """Read all tensors of a checkpoint. Raises `OutOfMemory` or `CheckpointError`; nothing stays allocated then."""
+    """Read all tensors of a checkpoint. Raises `CheckpointError`; nothing stays allocated then."""
     config = source.config
-    _check_fits(config, device, dtype)
     if f"{_layer(0)}.mlp.mlp1_weight" in getattr(source, "names", ()):
         raise CheckpointError(
             "the experts of this checkpoint are stored in BF16, the triton backend reads MXFP4; use --backend torch"
@@ -107,27 +109,68 @@ def _layer(number: int) -> str:
     return f"block.{number}"
 
 
-def _check_fits(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> None:
+def room_beside_weights(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> int | None:
+    """Bytes that the card will have for caches once the weights are there; None where memory is no question.
+
+    Raises `OutOfMemory` if the weights themselves do not fit.
+    """
     if device.type != "cuda":
-        return
+        return None
     needed, free = weight_bytes(config, dtype) + WORKSPACE_BYTES, torch.cuda.mem_get_info(device)[0]
     if needed > free:
         raise OutOfMemory(
             f"the weights need {needed:,} bytes with workspace and {device} has {free:,} free; "
             "close other programs on the card, use a larger one, or choose --backend torch on several"
         )
+    return free - needed
+
+
+class Staging:
+    """Two buffers of `size` bytes in turn, pinned for a card: while one crosses the bus the other is filled."""
+
+    def __init__(self, device: torch.device, size: int = STAGING_BYTES):
+        self._device, self._size, self._turn = device, size, 0
+        cuda = device.type == "cuda"
+        self._buffers = [torch.empty(size, dtype=torch.uint8, pin_memory=cuda) for _ in range(2)]
+        self._crossed = [torch.cuda.Event() for _ in range(2)] if cuda else []
+
+    def to_device(self, array: np.ndarray) -> torch.Tensor:
+        """A copy on the device, complete for what the current stream does next; uint16 is BF16 as checkpoints have it.
+
+        array: of any size, not empty.
+        """
+        source = array.reshape(-1).view(np.uint8)
+        target = torch.empty(array.shape, dtype=_torch_dtype(array), device=self._device)
+        target_bytes = target.view(-1).view(torch.uint8)
+        for first in range(0, len(source), self._size):
+            piece = source[first : first + self._size]
+            buffer = self._buffers[self._turn][: len(piece)]
+            if self._crossed:
+                self._crossed[self._turn].synchronize()
+            np.copyto(buffer.numpy(), piece)
+            target_bytes[first : first + self._size].copy_(buffer, non_blocking=True)
+            if self._crossed:
+                self._crossed[self._turn].record()
+            self._turn = 1 - self._turn
+        return target
+
+
+def _torch_dtype(array: np.ndarray) -> torch.dtype:
+    if array.dtype == np.uint16:
+        return torch.bfloat16
+    return torch.from_numpy(np.empty(0, array.dtype)).dtype
 
 
 class _Loader:
-    """Copies through one pinned buffer that grows to the largest piece."""
+    """Reads tensors of one checkpoint onto one device."""
 
     def __init__(self, source: TensorSource, device: torch.device, dtype: torch.dtype):
         self._source, self._device, self._dtype = source, device, dtype
-        self._pinned = torch.empty(0, dtype=torch.uint8)
+        self._staging = Staging(device)
         self.on_bytes: Callable[[int], object] = lambda count: None
 
     def dense(self, name: str) -> torch.Tensor:
-        tensor = self._to_device(self._source.read(name)).to(self._dtype)
+        tensor = self._staging.to_device(self._source.read(name)).to(self._dtype)
         self.on_bytes(tensor.nbytes)
         return tensor
 
@@ -154,25 +197,8 @@ class _Loader:
     def _experts(self, name: str, rows: int, k: int) -> PackedExperts:
         packed = empty_packed(self._source.config.num_experts, rows, k, self._device)
         for expert in range(self._source.config.num_experts):
-            blocks = self._to_device(self._source.read(f"{name}.blocks", (expert,)))
-            scales = self._to_device(self._source.read(f"{name}.scales", (expert,)))
+            blocks = self._staging.to_device(self._source.read(f"{name}.blocks", (expert,)))
+            scales = self._staging.to_device(self._source.read(f"{name}.scales", (expert,)))
             pack_expert(packed, expert, blocks, scales, interleaved_rows="mlp1" in name)
             self.on_bytes(packed.words[expert].nbytes + packed.scales[expert].nbytes)
         return packed
-
-    def _to_device(self, array: np.ndarray) -> torch.Tensor:
-        """A private copy; uint16 is how checkpoints hand out BF16."""
-        if self._device.type != "cuda":
-            return _as_tensor(array.copy())
-        if array.nbytes > self._pinned.nbytes:
-            self._pinned = torch.empty(array.nbytes, dtype=torch.uint8, pin_memory=True)
-        staged = self._pinned[: array.nbytes].numpy().view(array.dtype).reshape(array.shape)
-        np.copyto(staged, array)
-        # Blocking: the buffer is written again for the next piece, and reading the file is what takes the time.
-        return _as_tensor(staged).to(self._device)
-
-
-def _as_tensor(array: np.ndarray) -> torch.Tensor:
-    if array.dtype == np.uint16:
-        return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
-    return torch.from_numpy(array)

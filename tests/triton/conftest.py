@@ -2,6 +2,8 @@
 
 import inspect
 import os
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -27,10 +29,33 @@ if INTERPRETED:
     interpreter.InterpretedFunction.__call__ = _call_device_function
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """With a card every test of this folder is one for it: `pytest -m gpu` runs them all."""
+    for item in items:
+        if not INTERPRETED and Path(__file__).parent in item.path.parents:
+            item.add_marker(pytest.mark.gpu)
+
+
+@pytest.fixture(params=[torch.float32] if INTERPRETED else [torch.float32, torch.bfloat16], ids=str)
+def dtype(request: pytest.FixtureRequest) -> torch.dtype:
+    """Activations: on a card also bf16, whose kernels are others (variants.py)."""
+    return request.param
+
+
 @pytest.fixture
 def device() -> torch.device:
     """Where kernels run in this session."""
     return torch.device("cpu" if INTERPRETED else "cuda")
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """`torch.empty` gives NaN, so that what a kernel forgets to write is seen."""
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(before)
 
 
 @pytest.fixture

@@ -107,14 +107,14 @@ class RandomModel:
     def wide(self, tensor):
         return tensor.double().cpu()
 
-    def step(self, batch, context=1200, margin=2048, slots=None):
+    def step(self, batch, context=1200, margin=2048, slots=None, variant=None):
         """A decode step of `batch` rows in which row i uses slot i; every floating-point buffer is NaN."""
         slots = slots or batch
         cache = KVCache(self.config, slots, context, self.device, self.dtype, margin)
         rope = tuple(torch.from_numpy(table).to(self.device) for table in cos_sin(self.config, context))
         state = SlotState(slots, self.device)
-        variant = choose_variant(self.device, self.dtype)
-        step = DecodeStep(self.config, self.weights, rope, cache, state, variant, batch, splits=4)
+        variant = variant or choose_variant(self.device, self.dtype)
+        step = DecodeStep(self.config, self.weights, rope, cache, state, variant, batch, splits=8)
         step.slots.copy_(torch.arange(batch))
         for name in ("x", "qkv_out", "attention_out", "partial", "stats", "squares", "shares", "expert_weights",
                      "expert_out", "logits", "block_max", "block_sum", "block_mass", "logprobs"):  # fmt: skip

@@ -1,12 +1,17 @@
 """The instructions of the MXFP4 step on 32 lanes in NumPy: an oracle for inline assembly that needs no GPU.
 
-Semantics and the fragments of `mma.m16n8k16` are written from the PTX ISA (9.7.14.5.8, figures of the A, B and C
-fragments), not from the code under test. Lanes run in lock step; a register is an array of 32.
+`run` executes a text; `create_inline_asm` lets Triton's interpreter run kernels that contain such texts, each element
+of a 1-D block being a thread. Semantics and the fragments of `mma.m16n8k16` are written from the PTX ISA (9.7.14.5.8,
+figures of the A, B and C fragments), not from the code under test. Lanes run in lock step; a register is an array of
+32.
 """
 
 import re
+from types import SimpleNamespace
 
 import numpy as np
+from triton._C.libtriton import interpreter as memory
+from triton.runtime.interpreter import TensorHandle
 
 LANES = np.arange(32)
 GROUP, THREAD = LANES // 4, LANES % 4  # "groupID" and "threadID_in_group" of the ISA
@@ -82,3 +87,26 @@ def _mma(registers: dict[str, np.ndarray], d: list[str], a: list[str], b: list[s
 
 def _bf16(register: np.ndarray, half: int) -> np.ndarray:
     return ((register >> np.uint32(16 * half)) << np.uint32(16)).view(np.float32).astype(np.float64)
+
+
+def create_inline_asm(builder, source, constraints, values, types, is_pure, pack):
+    """What `InterpreterBuilder` lacks: results for `tl.inline_asm_elementwise`, blocks of whole warps in, same out."""
+    if source.startswith("ld.global"):
+        results = _load(values[0].data.astype(np.uint64), len(types))
+    else:
+        warps = len(values[0].data) // len(LANES)
+        bits = [np.ascontiguousarray(value.data).view(np.uint32).reshape(warps, -1) for value in values]
+        rows = [run(source, [None] * len(types) + [operand[warp] for operand in bits]) for warp in range(warps)]
+        results = [np.concatenate([row[f"${n}"] for row in rows]) for n in range(len(types))]
+    handles = [
+        TensorHandle(bits.view(np.float32 if kind.scalar.is_floating() else np.int32), kind.scalar)
+        for bits, kind in zip(results, types, strict=True)
+    ]
+    return SimpleNamespace(get_result=handles.__getitem__)
+
+
+def _load(addresses, count):
+    """`count` consecutive 32-bit words from each address."""
+    everywhere, nothing = np.ones(len(addresses), bool), np.zeros(len(addresses), np.uint32)
+    words = [addresses + np.uint64(4 * n) for n in range(count)]
+    return [memory.load(at, everywhere, nothing, np.dtype(np.uint32)) for at in words]

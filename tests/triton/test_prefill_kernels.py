@@ -13,12 +13,13 @@ from tests.triton import naive
 from tests.triton.naive import SMALL, Experts, assert_close, tolerance
 
 Q_HEADS, KV_HEADS, HEAD = 16, 4, 16
+COMPUTE = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
 
 
 @pytest.mark.parametrize("shape", [(1, 96), (7, 63)])
-def test_rms_norm(generator, device, shape):
-    x, gain = (torch.randn(size, generator=generator).to(device) for size in (shape, shape[1:]))
-    assert_close(rms_norm(x, gain, 1e-5), naive.rms_norm(x.double(), gain.double()), tolerance(device))
+def test_rms_norm(generator, device, dtype, shape):
+    x, gain = (torch.randn(size, generator=generator).to(device, dtype) for size in (shape, shape[1:]))
+    assert_close(rms_norm(x, gain, 1e-5), naive.rms_norm(x.double(), gain.double()), tolerance(device, dtype))
 
 
 def test_top_k_prefers_the_lower_expert_among_equals(generator, device):
@@ -34,26 +35,26 @@ def test_top_k_prefers_the_lower_expert_among_equals(generator, device):
 @pytest.mark.parametrize(
     ("start", "tokens", "window"), [(0, 1, 0), (5, 70, 0), (127, 3, 128), (128, 65, 128), (1000, 2, 128), (1, 130, 128)]
 )
-def test_attention(generator, device, start, tokens, window):
-    check_attention(generator, device, start, tokens, window)
+def test_attention(generator, device, dtype, start, tokens, window):
+    check_attention(generator, device, dtype, start, tokens, window)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("start", [0, 1, 5, 127, 128, 1000])
 @pytest.mark.parametrize("tokens", [1, 2, 63, 64, 129, 300])
 @pytest.mark.parametrize("window", [0, 128])
-def test_attention_everywhere(generator, device, start, tokens, window):
-    check_attention(generator, device, start, tokens, window)
+def test_attention_everywhere(generator, device, dtype, start, tokens, window):
+    check_attention(generator, device, dtype, start, tokens, window)
 
 
-def check_attention(generator, device, start, tokens, window):
+def check_attention(generator, device, dtype, start, tokens, window):
     """Keys before `start` come from the cache (a ring in windowed layers), the others are stored first."""
     end = start + tokens
     capacity = 512 if window else end
-    qkv = torch.randn(tokens, (Q_HEADS + 2 * KV_HEADS) * HEAD, generator=generator)
-    sinks = torch.randn(Q_HEADS, generator=generator)
-    old = torch.randn(2, KV_HEADS, start, HEAD, generator=generator)
-    keys, values = (torch.full((KV_HEADS, capacity, HEAD), float("nan")) for _ in range(2))
+    qkv = torch.randn(tokens, (Q_HEADS + 2 * KV_HEADS) * HEAD, generator=generator).to(dtype)
+    sinks = torch.randn(Q_HEADS, generator=generator).to(dtype)
+    old = torch.randn(2, KV_HEADS, start, HEAD, generator=generator).to(dtype)
+    keys, values = (torch.full((KV_HEADS, capacity, HEAD), float("nan"), dtype=dtype) for _ in range(2))
     for position in range(max(0, start - capacity), start):
         keys[:, position % capacity], values[:, position % capacity] = old[0, :, position], old[1, :, position]
     keys, values = keys.nan_to_num(7.0).to(device), values.nan_to_num(7.0).to(device)
@@ -65,57 +66,57 @@ def check_attention(generator, device, start, tokens, window):
     )
     qkv = qkv.to(device)
     rope_and_store(qkv, cos.to(device), sin.to(device), keys, values, start)
-    assert_close(qkv.view(tokens, -1, HEAD)[:, :Q_HEADS], q, tolerance(device))
-    found = attend(qkv, sinks.to(device), keys, values, start, window, tl.float32)
+    assert_close(qkv.view(tokens, -1, HEAD)[:, :Q_HEADS], q, tolerance(device, dtype))
+    found = attend(qkv, sinks.to(device), keys, values, start, window, COMPUTE[dtype])
     all_keys = torch.cat([old[0].double(), k.transpose(0, 1)], 1)
     all_values = torch.cat([old[1].double(), v.transpose(0, 1)], 1)
     sample = sorted({0, tokens // 2, tokens - 1})
     for i in sample:
         seen = start + i + 1
         expected = naive.attend(q[i], all_keys[:, :seen], all_values[:, :seen], sinks.double(), window)
-        assert_close(found[i].view(Q_HEADS, HEAD), expected, tolerance(device))
-    assert_close(keys[:, (end - 1) % capacity], k[-1], tolerance(device))
+        assert_close(found[i].view(Q_HEADS, HEAD), expected, tolerance(device, dtype))
+    assert_close(keys[:, (end - 1) % capacity], k[-1], tolerance(device, dtype))
 
 
 @pytest.mark.parametrize("tokens", [1, 37])
 @pytest.mark.parametrize("routing", ["random", "same"])
-def test_experts(generator, device, tokens, routing):
-    check_experts(generator, device, tokens, routing)
+def test_experts(generator, device, dtype, tokens, routing):
+    check_experts(generator, device, dtype, tokens, routing)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("tokens", [2, 64, 300])
 @pytest.mark.parametrize("routing", ["random", "same"])
-def test_experts_of_many_tokens(generator, device, tokens, routing):
-    check_experts(generator, device, tokens, routing)
+def test_experts_of_many_tokens(generator, device, dtype, tokens, routing):
+    check_experts(generator, device, dtype, tokens, routing)
 
 
-def check_experts(generator, device, tokens, routing):
+def check_experts(generator, device, dtype, tokens, routing):
     """ "same": two of the experts receive all tokens, four receive none. Scale byte 0 is among the scales."""
     experts, hidden, inter, topk = 6, 96, 160, 2
     mlp1 = Experts(generator, experts, 2 * inter, hidden, True, device)
     mlp2 = Experts(generator, experts, hidden, inter, False, device)
-    mlp1_bias = torch.randn(experts, 2 * inter, generator=generator).to(device)
-    mlp2_bias = torch.randn(experts, hidden, generator=generator).to(device)
+    mlp1_bias = torch.randn(experts, 2 * inter, generator=generator).to(device, dtype)
+    mlp2_bias = torch.randn(experts, hidden, generator=generator).to(device, dtype)
     rows = [torch.randperm(experts, generator=generator)[:topk] for _ in range(tokens)]
     ids = torch.stack([torch.tensor([4, 1])] * tokens if routing == "same" else rows).to(torch.int32).to(device)
     weights = torch.rand(tokens, topk, generator=generator).to(device)
-    t, x = (torch.randn(tokens, hidden, generator=generator).to(device) for _ in range(2))
+    t, x = (torch.randn(tokens, hidden, generator=generator).to(device, dtype) for _ in range(2))
     tiling = grouped.Tiling(block_m=16, tiles_n=4, steps_k=1, warps=4)
     work = grouped.plan(ids, experts, tiling.block_m)
-    found_hidden = grouped.gate_up(t, mlp1.packed, mlp1_bias, work, 7.0, tiling, tl.float32)
-    y = grouped.down(found_hidden, mlp2.packed, mlp2_bias, work, tiling, tl.float32)
+    found_hidden = grouped.gate_up(t, mlp1.packed, mlp1_bias, work, 7.0, tiling, COMPUTE[dtype])
+    y = grouped.down(found_hidden, mlp2.packed, mlp2_bias, work, tiling, COMPUTE[dtype])
     expected_x, result = x.double().cpu(), x.clone()
     for row, pair in enumerate(work.order.tolist()):
         token, rank = divmod(pair, topk)
         expert = int(ids[token, rank])
         h = naive.swiglu(mlp1.values[expert] @ t[token].double().cpu() + mlp1_bias[expert].double().cpu())
         expected = mlp2.values[expert] @ h + mlp2_bias[expert].double().cpu()
-        assert_close(found_hidden[row], h, tolerance(device))
-        assert_close(y[pair], expected, tolerance(device))
+        assert_close(found_hidden[row], h, tolerance(device, dtype))
+        assert_close(y[pair], expected, tolerance(device, dtype))
         expected_x[token] += weights[token, rank].double().cpu() * expected
     grouped.combine(y, weights, result)
-    assert_close(result, expected_x, tolerance(device))
+    assert_close(result, expected_x, tolerance(device, dtype))
 
 
 @pytest.mark.parametrize("pairs", [1, 16, 17, 200])
