@@ -19,7 +19,7 @@ from gpt_oss.errors import GenerationError
 logger = logging.getLogger(__name__)
 
 VERSION: Final = 1
-HOW_TO_BUILD: Final = "GPTOSS_BUILD_NATIVE=1 pip install --force-reinstall --no-deps gpt-oss (or: make native)"
+HOW_TO_BUILD: Final = 'run "make native" in a checkout, or install from source with GPTOSS_BUILD_NATIVE=1'
 _MESSAGES: Final = {1: "an argument is not what the kernel can compute", 2: "no memory for activations"}
 
 
@@ -54,11 +54,12 @@ class Library:
     """The loaded library. Methods release the interpreter lock; addresses must stay valid while they run."""
 
     def __init__(self, path: Path):
+        """Raises OSError for a file that is no library of this machine and this interface."""
         self._c = ctypes.CDLL(str(path))
         self._c.gptoss_native_isa.restype = ctypes.c_char_p
         found = self._c.gptoss_native_version()
         if found != VERSION:
-            raise OSError(f"{path} has interface version {found}, expected {VERSION}; build it again: {HOW_TO_BUILD}")
+            raise OSError(f"{path} has interface version {found}, expected {VERSION}")
 
     @property
     def isa(self) -> str:
@@ -126,12 +127,15 @@ class Library:
 
 @functools.cache
 def load() -> Library | None:
-    """The library beside this file, or None (with one log line on how to get it) where it was not built."""
+    """The library beside this file, or None where it was not built or does not fit this machine."""
     name = "libgptoss_native.dylib" if sys.platform == "darwin" else "libgptoss_native.so"
     path = Path(__file__).parent / name
     if not path.exists():
-        logger.info("the native CPU kernels are not built; for the fast path: %s", HOW_TO_BUILD)
         return None
-    library = Library(path)
+    try:
+        library = Library(path)
+    except OSError as error:
+        logger.warning("going on without the native CPU kernels (%s); %s", error, HOW_TO_BUILD)
+        return None
     logger.info("native CPU kernels: %s", library.isa)
     return library

@@ -5,6 +5,7 @@ peak is the model plus one tensor; with packed weights they stay in the map.
 """
 
 import logging
+import mmap
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,9 @@ def load_weights(
                 mlp.set_experts(
                     *(PackedMatrix(checkpoint.read(f"{s}.blocks"), checkpoint.read(f"{s}.scales")) for s in stems)
                 )
+            _read_ahead(checkpoint, device)
+            if native.load() is None:
+                logger.warning("packed experts are slow without the native kernels; %s", native.HOW_TO_BUILD)
         else:
             _check_memory(needed, device)
             model.allocate(device)
@@ -78,6 +82,24 @@ def _fill(
                 for index, part in _parts(checkpoint, name, checkpoint.config, parallel, device):
                     parameter[index].copy_(part)
             bar.update()
+
+
+def _read_ahead(checkpoint: Checkpoint, device: torch.device) -> None:
+    """Bring what stays mapped into memory, so that the wait for a disk comes with a bar and not before the first token.
+
+    A file that does not fit the free memory is left alone: its pages would push each other out.
+    """
+    if checkpoint.nbytes > free_memory(device):
+        logger.info(
+            "the checkpoint (%.1f GiB) exceeds the free memory; it is read when needed", checkpoint.nbytes / 2**30
+        )
+        return
+    with tqdm(total=checkpoint.nbytes, desc="reading", unit="B", unit_scale=True, delay=1, disable=None) as bar:
+        for name in checkpoint.names:
+            array = checkpoint.read(name)
+            if array.flags.c_contiguous and array.size:
+                array.reshape(-1).view(np.uint8)[:: mmap.PAGESIZE].max()
+            bar.update(array.nbytes)
 
 
 def _mapped(array: np.ndarray) -> Tensor | None:

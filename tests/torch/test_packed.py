@@ -6,7 +6,7 @@ import torch
 
 from gpt_oss import native
 from gpt_oss.errors import BackendUnavailable
-from gpt_oss.torch import packed
+from gpt_oss.torch import packed, weights
 from gpt_oss.torch.backend import TorchBackend
 from gpt_oss.torch.model import Transformer
 from tests.helpers.checkpoints import tiny_checkpoint, tiny_config
@@ -83,3 +83,27 @@ def test_a_dense_checkpoint_cannot_be_packed(tmp_path):
     with pytest.raises(BackendUnavailable, match="the checkpoint is not quantised"):
         Transformer.from_checkpoint(path, "cpu", weights="mxfp4")
     assert Transformer.from_checkpoint(path, "cpu", weights="auto")(torch.arange(3)).shape == (3, 211)
+
+
+def test_automatic_choice_says_what_it_took(checkpoint, monkeypatch, caplog):
+    caplog.set_level("INFO", "gpt_oss")
+    monkeypatch.setattr(weights.native, "load", lambda: None)
+    Transformer.from_checkpoint(checkpoint, "cpu", weights="auto")
+    assert "expert weights: BF16" in caplog.text  # it fits, and plain torch is faster with it
+    caplog.clear()
+    monkeypatch.setattr(weights, "free_memory", lambda device: 0)
+    Transformer.from_checkpoint(checkpoint, "cpu", weights="auto")
+    assert "expert weights: packed MXFP4" in caplog.text
+
+
+def test_without_the_kernels_one_line_says_how_to_get_them(checkpoint, monkeypatch, caplog):
+    monkeypatch.setattr(packed.native, "load", lambda: None)
+    Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4")
+    assert caplog.messages == [f"packed experts are slow without the native kernels; {native.HOW_TO_BUILD}"]
+
+
+def test_a_file_that_exceeds_the_memory_is_not_read_ahead(checkpoint, monkeypatch, caplog):
+    caplog.set_level("INFO", "gpt_oss")
+    monkeypatch.setattr(weights, "free_memory", lambda device: 1000)
+    Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4")
+    assert "exceeds the free memory; it is read when needed" in caplog.text
