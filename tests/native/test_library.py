@@ -103,3 +103,34 @@ def test_any_number_of_threads_is_taken(c_library, threads):
     codes, scales, out = (ctypes.c_uint8 * 16)(*range(16)), (ctypes.c_uint8 * 1)(127), (ctypes.c_uint16 * 32)()
     assert c_library.gptoss_native_decode(codes, scales, size(1), out, threads) == OK
     assert out[2] == 0x3F00  # the low nibble of byte 1: one half
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
+def test_the_threads_are_those_that_torch_has_already(c_library):
+    code = """
+import os, threading
+import numpy as np, torch
+from gpt_oss import native
+
+torch.set_num_threads(3)
+torch.ones(1 << 22).add_(1)  # torch starts its team
+count = lambda: len(os.listdir("/proc/self/task"))
+before, most, done = count(), 0, threading.Event()
+
+def watch():
+    global most
+    while not done.is_set():
+        most = max(most, count())
+
+watcher = threading.Thread(target=watch)
+watcher.start()
+scales = np.full(1 << 21, 127, np.uint8)
+blocks, out = np.zeros((len(scales), 16), np.uint8), np.empty(len(scales) * 32, np.uint16)
+native.load().decode(blocks, scales, out.ctypes.data, 3)
+done.set()
+watcher.join()
+print(before, most)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    before, most = map(int, done.stdout.split())
+    assert before >= 3 and most == before + 1  # the watcher
