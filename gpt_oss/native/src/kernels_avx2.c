@@ -98,25 +98,46 @@ TARGET static inline void widen_scales(const uint8_t *scales, size_t count, floa
     _mm256_storeu_si256((__m256i *)factors, bits);
 }
 
-TARGET static inline void row_for(const uint8_t *codes, const uint8_t *scales, size_t k, const void *const *prepared,
-                                  size_t tokens, float *sums) {
-    __m256 totals[MAX_TOKENS];
+/* Up to LANES blocks of a row times the same of each token; x points at integers, x_factors at their factors. */
+TARGET static inline void add_blocks(const uint8_t *codes, const uint8_t *scales, size_t blocks,
+                                     const __m256i *const *x, const float *const *x_factors, size_t tokens,
+                                     __m256 totals[MAX_TOKENS]) {
     float factors[LANES];
-    EACH(t, tokens) totals[t] = _mm256_setzero_ps();
-    for (size_t block = 0; block < k / BLOCK; block++) {
-        if (block % LANES == 0) widen_scales(scales + block, k / BLOCK - block, factors);
+    widen_scales(scales, blocks, factors);
+    EACH(block, blocks) {
         __m256i w[2];
         block_codes(codes + block * BLOCK_BYTES, w);
-        __m256 factor = _mm256_broadcast_ss(&factors[block % LANES]);
+        __m256 factor = _mm256_broadcast_ss(&factors[block]);
         EACH(t, tokens) {
-            const __m256i *x = (const __m256i *)prepared[t] + 2 * block;
-            const float *x_factors = (const float *)((const int16_t *)prepared[t] + k);
-            __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(w[0], _mm256_loadu_si256(x)),
-                                           _mm256_madd_epi16(w[1], _mm256_loadu_si256(x + 1)));
-            __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_broadcast_ss(&x_factors[block]));
+            __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(w[0], _mm256_loadu_si256(x[t] + 2 * block)),
+                                           _mm256_madd_epi16(w[1], _mm256_loadu_si256(x[t] + 2 * block + 1)));
+            __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_broadcast_ss(&x_factors[t][block]));
             totals[t] = _mm256_fmadd_ps(part, factor, totals[t]);
         }
     }
+}
+
+TARGET static inline void row_for(const uint8_t *codes, const uint8_t *scales, size_t k, const void *const *prepared,
+                                  size_t tokens, float *sums) {
+    __m256 totals[MAX_TOKENS];
+    const __m256i *x[MAX_TOKENS];
+    const float *x_factors[MAX_TOKENS];
+    EACH(t, tokens) {
+        totals[t] = _mm256_setzero_ps();
+        x[t] = prepared[t];
+        x_factors[t] = (const float *)((const int16_t *)prepared[t] + k);
+    }
+    size_t left = k / BLOCK;
+    for (; left >= LANES; left -= LANES) {
+        add_blocks(codes, scales, LANES, x, x_factors, tokens, totals);
+        codes += LANES * BLOCK_BYTES;
+        scales += LANES;
+        EACH(t, tokens) {
+            x[t] += 2 * LANES;
+            x_factors[t] += LANES;
+        }
+    }
+    add_blocks(codes, scales, left, x, x_factors, tokens, totals);
     EACH(t, tokens) sums[t] = sum_of(totals[t]) * (1.0f / 256);
 }
 
