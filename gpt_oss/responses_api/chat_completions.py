@@ -1,6 +1,7 @@
 """`POST /v1/chat/completions`, over the same turns as the Responses API."""
 
 import asyncio
+import re
 from typing import Any
 
 from starlette.requests import Request
@@ -23,7 +24,7 @@ async def chat_completion(service: ResponseService, body: dict[str, Any], http: 
         request = await service.parsed(responses_body(chat))
         prepared = await service.prepare(request, None, seed=chat.seed)
     except ApiError as error:
-        raise _in_terms_of_chat(error) from None
+        raise _in_terms_of_chat(error, chat) from None
     include_usage = bool(chat.stream_options and chat.stream_options.include_usage)
     mapper = ChatMapper(
         chat.model or service.settings.model, prepared.offer, logprobs=bool(chat.logprobs), include_usage=include_usage
@@ -38,12 +39,30 @@ async def chat_completion(service: ResponseService, body: dict[str, Any], http: 
     return json_response(mapper.completion())
 
 
-def _in_terms_of_chat(error: ApiError) -> ApiError:
+_NAMES = {
+    "input": "messages",
+    "text.format.name": "response_format.json_schema.name",
+    "text.format.schema": "response_format.json_schema.schema",
+    "text.format": "response_format",
+    "max_output_tokens": "max_tokens",
+}
+"""What a parameter is called here; the first that fits."""
+_TOOL = re.compile(r"tools\[(\d+)\]\.(?!type)")
+
+
+def _in_terms_of_chat(error: ApiError, chat: ChatRequest) -> ApiError:
     """The complaint with Chat's names of the parameters."""
-    names = {"input": "messages", "text.format": "response_format", "max_output_tokens": "max_tokens"}
-    param = error.param
-    for theirs, ours in names.items():
-        if param is not None and param.startswith(theirs):
-            param = "messages" if theirs == "input" else param.replace(theirs, ours, 1)
-    headers = error.headers
-    return ApiError(error.message, status=error.status, type=error.type, param=param, code=error.code, headers=headers)
+    asked = error.param or ""
+    found = next((name for name in _NAMES if asked.startswith(name)), None)
+    param = asked
+    if found == "input":
+        param = "messages"  # one message becomes several items, so no number is right
+    elif found is not None:
+        param = asked.replace(found, _NAMES[found], 1)
+    elif tool := _TOOL.match(asked):
+        kind = (chat.tools or [])[int(tool[1])].get("type")
+        param = f"tools[{tool[1]}].{kind}.{asked[tool.end() :]}"
+    message = error.message.replace(f"'{asked}'", f"'{param}'") if asked else error.message
+    return ApiError(
+        message, status=error.status, type=error.type, param=param or None, code=error.code, headers=error.headers
+    )

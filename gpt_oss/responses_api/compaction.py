@@ -26,7 +26,8 @@ async def compact(
     asked = [{"role": "user", "content": given}] if isinstance(given, str) else given
     items = [*asked, {"role": "user", "content": REQUEST}] if isinstance(asked, list | None) and asked else asked
     plain = {"tools": None, "tool_choice": None, "text": None, "store": False}
-    request = await service.parsed({**body, **plain, "input": items or REQUEST})
+    asking = {**body, **plain, "input": items or REQUEST}
+    request = await service.parsed(asking)
     previous = await service.previous(request)
     if not asked and previous is None:
         raise ApiError("'input' is required.", param="input", code="missing_required_parameter")
@@ -42,7 +43,8 @@ async def compact(
         part["text"] for item in response["output"] if item["type"] == "message" for part in item["content"]
     )
     earlier = [item for item in previous.input if item["type"] == "message"] if previous else []
-    messages = [item for item in [*earlier, *listed_input(asked)] if item.get("role") == "user"]
+    given = listed_input(asking["input"][:-1]) if asked else []
+    messages = [item for item in [*earlier, *given] if item.get("role") == "user"]
     sealed = {"id": new_id("cmp"), "type": "compaction", "encrypted_content": seal(summary)}
     return {
         "id": new_id("resp"),

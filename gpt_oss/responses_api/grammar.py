@@ -22,6 +22,9 @@ from gpt_oss.tokenizer import SPECIAL_TOKENS, VOCAB_SIZE, get_tokenizer
 COMPLETE = SPECIAL_TOKENS["<|return|>"]
 # At most one blank where JSON allows any number: a weak model would write them for ever.
 _JSON_OPTIONS = {"whitespace_pattern": "[ ]?"}
+# A tenth of the work that the library would spend on a regular expression: `a{100000}` would hold up every answer for
+# seconds. Its messages must not repeat what the model wrote.
+_LIMITS = llguidance.LLParserLimits(initial_lexer_fuel=100_000, verbose_errors=False)
 
 
 @dataclass(frozen=True)
@@ -32,27 +35,33 @@ class Grammar:
 
     def matcher(self) -> "Matcher":
         """A text begins."""
-        return Matcher(llguidance.LLMatcher(_vocabulary(), self.source))
+        return Matcher(self.source)
 
 
 class Matcher:
     """One text as it is written."""
 
-    def __init__(self, matcher: Any):
-        self._matcher = matcher
+    def __init__(self, source: str):
+        self._matcher = llguidance.LLMatcher(_vocabulary(), source, log_level=0, limits=_LIMITS)
         self._bits = llguidance.numpy.allocate_token_bitmask(1, VOCAB_SIZE)
 
     def consume(self, token: int) -> None:
-        """The token was written; one that the mask did not allow ends all guidance."""
+        """The token was written."""
         self._matcher.consume_token(token)
 
     def mask(self) -> np.ndarray:
-        """Which tokens may come next, bool [VOCAB_SIZE]; `COMPLETE` where the text may end. A new array."""
-        if self._matcher.is_stopped() or self._matcher.is_error():
+        """Which tokens may come next, bool [VOCAB_SIZE]; `COMPLETE` where the text may end. A new array.
+
+        Raises ValueError for a grammar that is wrong, or too costly to follow from here.
+        """
+        if not self._matcher.is_stopped():
+            llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bits)
+        if self._matcher.is_error():
+            raise ValueError(_sentence(self._matcher.get_error()))
+        if self._matcher.is_stopped():
             mask = np.zeros(VOCAB_SIZE, bool)
             mask[COMPLETE] = True
             return mask
-        llguidance.numpy.fill_next_token_bitmask(self._matcher, self._bits)
         return np.unpackbits(self._bits.view(np.uint8), bitorder="little")[:VOCAB_SIZE].view(bool)
 
 
@@ -98,10 +107,18 @@ def any_object() -> Grammar:
 
 def _checked(source: Callable[[], str], complaint: str, param: str, code: str) -> Grammar:
     try:
-        grammar = source()
-        is_error, messages = llguidance.LLMatcher.validate_grammar_with_warnings(grammar, _vocabulary())
+        grammar = Grammar(source())
+        grammar.matcher().mask()
     except (ValueError, RecursionError) as error:
-        is_error, messages = True, [str(error)]
-    if is_error:
-        raise ApiError(f"{complaint}: {' '.join(messages).strip()}.", param=param, code=code)
-    return Grammar(grammar)
+        raise ApiError(f"{complaint}: {_sentence(str(error))}.", param=param, code=code) from None
+    return grammar
+
+
+def _sentence(message: str) -> str:
+    """A complaint of llguidance's without its picture of the place; it names no keyword for a regular expression."""
+    first, *picture = message.strip().split("\n")
+    if first == "NoExtensionBias":
+        return "no text fits it"
+    reason = next((line.removeprefix("error: ") for line in picture if line.startswith("error: ")), "")
+    place = first.removesuffix("regex parse error:").strip()
+    return f"{place or 'pattern:'} {reason}".strip()

@@ -6,6 +6,7 @@ one chunk: readers exist that lose an event which arrives in two.
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -17,6 +18,8 @@ from gpt_oss.responses_api.errors import ApiError
 from gpt_oss.responses_api.run import ApiEvent, Run
 
 DONE = b"data: [DONE]\n\n"
+MAX_DEPTH = 100
+"""Of a request's JSON: the libraries that schemas are given to refuse more than 128 levels."""
 _NO_BUFFERING = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
@@ -36,9 +39,12 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
 def decode_object(content: bytes | str) -> dict[str, Any]:
     """JSON text that must be an object; raises ApiError."""
     try:
-        body = json.loads(content, parse_constant=_refuse_constant)
+        body = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+        if isinstance(body, dict) and _is_deeper(body, MAX_DEPTH):
+            raise RecursionError
     except (ValueError, RecursionError) as error:
-        reason = "it is nested too deeply" if isinstance(error, RecursionError) else str(error)
+        too_deep = isinstance(error, RecursionError)
+        reason = f"it is nested deeper than {MAX_DEPTH} levels" if too_deep else str(error)
         raise ApiError(f"We could not parse the JSON body of your request: {reason}.", code="invalid_json") from None
     if not isinstance(body, dict):
         raise ApiError(f"The request must be a JSON object, not {type(body).__name__}.", code="invalid_json")
@@ -60,6 +66,25 @@ def _carriable(value: Any) -> Any:
 
 def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
+
+
+def _finite(text: str) -> float:
+    """A number; JSON knows no infinity, so what is larger than a float could not be sent back."""
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError(f"{text:.20} is too large a number")
+    return number
+
+
+def _is_deeper(value: dict[str, Any] | list[Any], levels: int) -> bool:
+    """Whether arrays and objects are nested deeper than that."""
+    nodes = [value]
+    for _ in range(levels):
+        children = (node.values() if isinstance(node, dict) else node for node in nodes)
+        nodes = [child for group in children for child in group if isinstance(child, dict | list)]
+        if not nodes:
+            return False
+    return True
 
 
 def encode(value: Any) -> bytes:

@@ -227,8 +227,15 @@ def _choose(offer: Offer) -> Offer:
                 param="tool_choice",
                 code="invalid_value",
             )
-        names = [name for tool in tools for name in _named(offer, tool)]
+        names = [name for tool in tools if not _left_out(offer, tool) for name in _named(offer, tool)]
+        if mode == "required" and not names:
+            raise ApiError(
+                "Tool choice 'allowed_tools' requires a call, but this server can offer none of its tools.",
+                param="tool_choice",
+            )
         return _narrowed(offer, names, names if mode == "required" else None)
+    if _left_out(offer, choice):
+        raise ApiError(f"This server cannot offer tools of type '{choice['type']}'.", param="tool_choice")
     names = _named(offer, choice)
     return _narrowed(offer, everything, names)
 
@@ -248,8 +255,16 @@ def _named(offer: Offer, choice: Any) -> list[str]:
         found = [hosted] if hosted is not None and hosted in offer.hosted else []
     if not found:
         shown = choice.get("name", kind) if isinstance(choice, dict) else choice
-        raise ApiError(f"Tool choice '{shown}' not found in 'tools' parameter.", param="tool_choice")
+        raise ApiError(f"Tool choice '{shown!s:.100}' not found in 'tools' parameter.", param="tool_choice")
     return found
+
+
+def _left_out(offer: Offer, choice: Any) -> bool:
+    """Whether the choice is one of the request's tools that are not offered to the model."""
+    kind = choice.get("type") if isinstance(choice, dict) else None
+    if kind in ("function", "custom") or HOSTED_TYPES.get(str(kind)) in offer.hosted:
+        return False
+    return any(tool["type"] == kind for tool in offer.echo)
 
 
 def _narrowed(offer: Offer, names: Collection[str], required: Sequence[str] | None) -> Offer:

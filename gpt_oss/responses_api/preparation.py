@@ -145,7 +145,7 @@ def _format_text(format: TextFormat | None) -> str:
         return "# Response Formats\n\n## json\n\n// The final answer is one JSON object.\n{}"
     comment = f"// {format.description}\n" if format.description else ""
     schema = json.dumps(format.schema_, ensure_ascii=False)
-    return f"# Response Formats\n\n## {format.name or 'answer'}\n\n{comment}{schema}"
+    return f"# Response Formats\n\n## {format.name}\n\n{comment}{schema}"
 
 
 def response_fields(request: CreateResponse, offer: Offer, settings: Settings) -> dict[str, Any]:

@@ -68,7 +68,11 @@ class ResponseService:
         if background:
             first = list(mapper.start(queued=True))
             await asyncio.to_thread(self.store.put, Record(mapper.response, made.input))
-            made.run = self.run(made.id, mapper, made.prepared, save, first)
+            try:
+                made.run = self.run(made.id, mapper, made.prepared, save, first)
+            except ApiError:
+                await asyncio.to_thread(self.store.delete, made.id)
+                raise
         else:
             made.run = self.run(made.id, mapper, made.prepared, save if stored else None)
             await made.run.started()
@@ -83,9 +87,11 @@ class ResponseService:
         return made.record(events), events
 
     async def parsed(self, body: dict[str, Any]) -> CreateResponse:
-        """The request in a body, checked; raises ApiError."""
+        """The request in a body, checked; in both, references are replaced by the items. Raises ApiError."""
         request = await asyncio.to_thread(parse, CreateResponse, body)
         check_supported(request, self.settings)
+        if isinstance(request.input, list) and any(isinstance(item, ItemReference) for item in request.input):
+            await asyncio.to_thread(self._resolve_references, request.input, body["input"])
         return request
 
     async def _made(self, request: CreateResponse, body: dict[str, Any], local: Records | None) -> "Made":
@@ -144,21 +150,18 @@ class ResponseService:
 
     async def prepare(self, request: CreateResponse, previous: Record | None, seed: int | None = None) -> Prepared:
         """The turn for a request that continues `previous`. Raises ApiError."""
-        if isinstance(request.input, list) and any(isinstance(item, ItemReference) for item in request.input):
-            await asyncio.to_thread(self._resolve_references, request)
         try:
             return await asyncio.to_thread(prepare, request, self.generator, self.settings, previous, seed=seed)
         except GptOssError as error:
             raise api_error(error) from error
 
-    def _resolve_references(self, request: CreateResponse) -> None:
-        assert isinstance(request.input, list)
-        for position, item in enumerate(request.input):
+    def _resolve_references(self, items: list[Any], given: list[Any]) -> None:
+        for position, item in enumerate(items):
             if isinstance(item, ItemReference):
                 found = self.store.item(item.id)
                 if found is None:
                     raise ApiError(f"Item with id '{item.id}' not found.", param=f"input[{position}].id")
-                request.input[position] = _one_item(found)
+                items[position], given[position] = _one_item(found), found
 
     async def previous(self, request: PromptRequest, local: Records | None = None) -> Record | None:
         """The response that a request continues; raises ApiError where there is no such."""
@@ -280,7 +283,7 @@ def listed_input(given: Any) -> list[dict[str, Any]]:
     if given is None:
         return []
     items = [{"role": "user", "content": given}] if isinstance(given, str) else given
-    return [_listed(item) for item in items if item.get("type") != "item_reference"]
+    return [_listed(item) for item in items]
 
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:

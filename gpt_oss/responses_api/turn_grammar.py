@@ -90,13 +90,11 @@ def _answer_grammar(format: TextFormat | None) -> Grammar | None:
         return None
     if format.type == "json_object":
         return any_object()
-    if format.schema_ is None:
-        raise ApiError(
-            "Missing required parameter: 'text.format.schema'.",
-            param="text.format.schema",
-            code="missing_required_parameter",
-        )
-    return json_grammar(format.schema_, "text.format.schema", format.name or "answer")
+    for field, value in (("name", format.name), ("schema", format.schema_)):
+        if value is None:
+            param = f"text.format.{field}"
+            raise ApiError(f"Missing required parameter: '{param}'.", param=param, code="missing_required_parameter")
+    return json_grammar(format.schema_, "text.format.schema", format.name or "")
 
 
 def _call_grammar(entry: CallerTool) -> Grammar | None:

@@ -142,6 +142,20 @@ def test_47_references_and_custom_calls(serve):
     assert error["param"] == "input[1].id"
 
 
+def test_47_references_are_listed_as_what_they_stand_for(serve):
+    server = serve(answer("First."), answer("ok"), answer("Summed up."))
+    message = server.json({"input": "hi"})["output"][0]
+    user = server.client.get(f"/v1/responses/{server.json({'input': [USER]})['id']}/input_items").json()["data"][0]
+    items = [{"type": "item_reference", "id": user["id"]}, {"id": message["id"]}, USER]
+    made = server.json({"input": items}, "/v1/responses/compact")["output"]
+    assert [item["type"] for item in made] == ["message", "message", "compaction"] and made[0] == user
+    server = serve(answer("First."), answer("ok"))
+    message = server.json({"input": "hi"})["output"][0]
+    id = server.json({"input": [USER, {"id": message["id"]}, USER]})["id"]
+    listed = server.client.get(f"/v1/responses/{id}/input_items").json()["data"]
+    assert [item["role"] for item in listed] == ["user", "assistant", "user"] and listed[1] == message
+
+
 def test_47_namespaces(serve):
     space = {
         "type": "namespace",

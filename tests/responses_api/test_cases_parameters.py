@@ -57,6 +57,19 @@ def test_21_other_functions_are_not_allowed(serve):
         assert server.error({"input": "hi", "tools": [WEATHER], "tool_choice": wrong})["param"] == "tool_choice"
 
 
+def test_21_tools_that_are_not_offered_narrow_nothing(serve):
+    remote = {"type": "mcp", "server_label": "x"}
+    function = {"type": "function", "name": "get_weather"}
+    allowed = {"type": "allowed_tools", "mode": "auto", "tools": [function, remote]}
+    server = serve(answer("a"))
+    body = {"input": "hi", "tools": [WEATHER, remote]}
+    assert server.json({**body, "tool_choice": allowed})["tool_choice"] == allowed
+    assert "get_weather" in prompt(server)
+    only_remote = {"type": "allowed_tools", "mode": "required", "tools": [remote]}
+    for wrong in (remote, only_remote, {"type": "web_search"}):
+        assert server.error({**body, "tool_choice": wrong})["param"] == "tool_choice"
+
+
 def test_22_none_takes_the_tools_out_of_the_prompt(serve):
     server = serve(call("get_weather", "{}"), answer("No tools."))
     response = server.json({"input": "hi", "tools": [WEATHER], "tool_choice": "none"})
