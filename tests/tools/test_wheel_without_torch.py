@@ -58,6 +58,7 @@ def test_nothing_of_torch_is_installed_or_imported(installed: Path) -> None:
         import gpt_oss
         assert "site-packages" in gpt_oss.__file__, gpt_oss.__file__
         assert importlib.metadata.version("gpt_oss") == gpt_oss.__version__
+        assert (pathlib.Path(gpt_oss.__file__).parent / "py.typed").exists()
         for name in ("tool", "registry", "apply_patch", "apply_patch.tool", "simple_browser", "simple_browser.backend",
                      "simple_browser.page_contents", "python_docker.docker_tool"):
             importlib.import_module("gpt_oss.tools." + name)
