@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import runpy
 import subprocess
 import sys
 import urllib.request
@@ -226,6 +227,37 @@ def test_chat_talks(
     printed = capsys.readouterr()
     assert "Paris" in printed.out, printed.err
     assert any("emulated Metal device (CPU); " in said and "never run" in said for said in caplog.messages)
+
+
+def example(name: str) -> Any:
+    """`main` of a file in gpt_oss/metal/examples, run by its path as users run it."""
+    return runpy.run_path(str(ROOT / "gpt_oss" / "metal" / "examples" / f"{name}.py"))["main"]
+
+
+def test_the_generate_example(
+    backend: ModuleType, demo_model_file: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    options = [str(demo_model_file), "-p", get_tokenizer().decode(QUESTION[-4:]), "--temperature", "1"]
+    written = []
+    for seed in ("5", "5", "6"):
+        assert example("generate")([*options, "--limit", "4", "--seed", seed]) == 0
+        written.append(capsys.readouterr().out)
+    assert written[0] == written[1] != written[2]
+    with caplog.at_level(logging.INFO):
+        assert example("generate")([*options, "--context-length", "12"]) == 0
+    assert "the context of 12 tokens is full" in caplog.messages
+    assert example("generate")([str(demo_model_file.parent / "absent")]) == 1
+    assert "absent: cannot be opened" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_chat_example_remembers(
+    backend: ModuleType, demo_model_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"{QUESTION_TEXT}\n\nAnd of Italy?"))
+    assert example("chat")([str(demo_model_file), "--temperature", "0"]) == 0
+    printed = capsys.readouterr()
+    assert re.search("Paris.*Rome", printed.out, re.DOTALL), printed
 
 
 @pytest.mark.parametrize(("option", "value"), [("--device", "cpu"), ("--dtype", "float32"), ("--weights", "mxfp4")])
