@@ -276,7 +276,7 @@ TARGET static void multiply_floats(const float *w, const float *x, size_t k, flo
 }
 
 const struct kernels kernels_avx2 = {
-    "avx2", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 12, widen_mxfp4, widen_bf16,
+    "avx2", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16,
     {INTEGER_BLOCK, fill_integer_panel, multiply_integers}, {FLOAT_BLOCK, fill_float_panel, multiply_floats},
 };
 #endif
