@@ -22,6 +22,7 @@ from gpt_oss.config import ModelConfig
 from gpt_oss.synthetic import write_synthetic
 from gpt_oss.token_generator import EngineTokenGenerator
 from gpt_oss.torch.backend import TorchBackend
+from gpt_oss.torch.cpu import multiplies_bf16
 from gpt_oss.torch.model import Transformer
 
 PREFILL = 512
@@ -50,6 +51,7 @@ def main() -> int:
 
 def measure(config: ModelConfig, path: Path, repeats: int, vllm_python: str | None) -> dict[str, object]:
     result: dict[str, object] = {"machine": record(), "layers": config.num_hidden_layers}
+    result["transformers_dtype"] = str(peer_dtype()).removeprefix("torch.")
     before = read_bandwidth()
     model = Transformer.from_checkpoint(path, "cpu")
     prompt = torch.randint(0, config.vocab_size, (PREFILL,), generator=torch.Generator().manual_seed(0))
@@ -68,6 +70,11 @@ def measure(config: ModelConfig, path: Path, repeats: int, vllm_python: str | No
     bound = decode_bytes(config) / (max(before, between, after) * 1e9)
     result |= {"bandwidth_gb_s": [before, between, after], "decode_bound_s": bound}
     return result
+
+
+def peer_dtype() -> torch.dtype:
+    """What transformers is fastest in: BF16, but on processors that lack its instructions fp32."""
+    return torch.bfloat16 if multiplies_bf16() else torch.float32
 
 
 def decode_bytes(config: ModelConfig) -> int:
@@ -95,7 +102,8 @@ def _beside_transformers(model: Transformer, path: Path, prompt: torch.Tensor, r
 
     prefill: dict[str, Callable[[], object]] = {"gpt_oss": our_prefill}
     decode: dict[str, Callable[[], object]] = {"gpt_oss": our_decode}
-    theirs = GptOssForCausalLM.from_pretrained(path, dtype=torch.bfloat16, attn_implementation="eager")
+    dtype = peer_dtype()
+    theirs = GptOssForCausalLM.from_pretrained(path, dtype=dtype, attn_implementation="eager")
     for mode in ("eager", "grouped_mm"):
         _add_transformers(theirs, mode, prompt, prefill, decode)
     with torch.inference_mode():
