@@ -1,8 +1,8 @@
 /* Matrix-vector kernels for gpt-oss on CPUs: MXFP4 experts and BF16 dense layers, for few tokens at a time.
  *
- * Plain C with a stable interface: no Python, no PyTorch. Weights are read where they lie (a memory map will do)
- * and may be unaligned; every function checks its arguments and returns a status. Results do not depend on the
- * number of threads. BF16 values are passed as their bit patterns; all matrices are row-major and contiguous.
+ * Plain C with a stable interface: no Python, no PyTorch. Weights are read where they lie (a memory map will do),
+ * at any address, BF16 at even ones; every function checks its arguments and returns a status. Results do not depend
+ * on the number of threads. BF16 values are passed as their bit patterns; all matrices are row-major and contiguous.
  *
  * MXFP4: 32 consecutive values share a scale byte, value = code * 2^(scale - 127); two codes per byte, low nibble
  * first (OCP Microscaling Formats v1.0). A row of k values is k/2 bytes of codes and k/32 bytes of scales.

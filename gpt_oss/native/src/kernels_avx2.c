@@ -68,7 +68,7 @@ TARGET static void prepare(const uint16_t *x, size_t k, void *prepared) {
     float *factors = (float *)((int16_t *)prepared + k);
     for (size_t block = 0; block < k / BLOCK; block++) {
         __m256i integers[2];
-        factors[block] = block_integers(x + block * BLOCK, integers);
+        factors[block] = block_integers(x + block * BLOCK, integers) * (1.0f / 256); /* for `block_codes` */
         _mm256_storeu_si256((__m256i *)prepared + 2 * block, integers[0]);
         _mm256_storeu_si256((__m256i *)prepared + 2 * block + 1, integers[1]);
     }
@@ -138,7 +138,7 @@ TARGET static inline void row_for(const uint8_t *codes, const uint8_t *scales, s
         }
     }
     add_blocks(codes, scales, left, x, x_factors, tokens, totals);
-    EACH(t, tokens) sums[t] = sum_of(totals[t]) * (1.0f / 256);
+    EACH(t, tokens) sums[t] = sum_of(totals[t]);
 }
 
 /* The number of tokens as a constant lets the compiler keep the sums in registers. */
