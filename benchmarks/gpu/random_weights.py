@@ -2,10 +2,13 @@
 
 MXFP4 words are uniform bits, scale bytes uniform in 117…122 (a standard deviation of about 0.04), dense tensors
 N(0, 0.02), gains 1, sinks N(0, 1), biases N(0, 0.01): spec/performance.md 8.1. On device "meta" only shapes come out.
+`HostWeights` are for loading: a checkpoint of true shapes without its gigabytes.
 """
 
+import numpy as np
 import torch
 
+from gpt_oss.checkpoint_layout import checkpoint_specs
 from gpt_oss.config import ModelConfig
 from gpt_oss.triton.layout import PackedExperts, empty_packed
 from gpt_oss.triton.weights import LayerWeights, ModelWeights, padded_experts
@@ -14,6 +17,36 @@ MODELS = {
     "20b": ModelConfig(num_hidden_layers=24, num_experts=32),
     "120b": ModelConfig(num_hidden_layers=36, num_experts=128),
 }
+
+
+class HostWeights:
+    """A `gpt_oss.triton.weights.TensorSource` that hands out the same random matrix for every tensor of its size.
+
+    Experts repeat one another too, so a few hundred megabytes stand for any model; all that is missing is the disk.
+    """
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        self.config = config
+        self._specs = checkpoint_specs(config)
+        self._random = np.random.default_rng(seed)
+        self._matrices: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
+
+    def read(self, name: str, index: int | slice | tuple[int | slice, ...] = ()) -> np.ndarray:
+        """As `gpt_oss.checkpoint.Checkpoint.read`: BF16 as uint16."""
+        shape = self._specs[name].shape
+        kind = name.rsplit(".", 1)[1] if name.endswith((".blocks", ".scales")) else "dense"
+        own = shape if kind == "dense" else shape[1:]
+        if (own, kind) not in self._matrices:
+            self._matrices[own, kind] = self._draw(own, kind)
+        return np.broadcast_to(self._matrices[own, kind], shape)[index]
+
+    def _draw(self, shape: tuple[int, ...], kind: str) -> np.ndarray:
+        if kind == "blocks":
+            return self._random.integers(0, 256, shape, dtype=np.uint8)
+        if kind == "scales":
+            return self._random.integers(117, 123, shape, dtype=np.uint8)
+        values = self._random.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
+        return (values.view(np.uint32) >> 16).astype(np.uint16)
 
 
 class RandomWeights:

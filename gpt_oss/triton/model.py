@@ -65,6 +65,11 @@ class Transformer:
         self.state = SlotState(slots, self.device)
         self.steps = GraphedSteps(self._decode_step, slots, self.device)
         logger.info("context of %d tokens for each of %d sequences", self.context_length, slots)
+        if context_length is None and self.context_length < config.context_length:
+            logger.warning(
+                "free memory is enough for a context of %d tokens of the model's %d",
+                self.context_length, config.context_length,
+            )  # fmt: skip
 
     @classmethod
     def from_checkpoint(

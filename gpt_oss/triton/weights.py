@@ -93,9 +93,11 @@ def load_weights(source: TensorSource, device: torch.device, dtype: torch.dtype,
             "the experts of this checkpoint are stored in BF16, the triton backend reads MXFP4; use --backend torch"
         )
     loader = _Loader(source, device, dtype)
+    # tqdm shows nothing unless the load takes a second and somebody watches.
     with tqdm(
-        total=weight_bytes(config, dtype), unit="B", unit_scale=True, desc="Loading", disable=not progress
-    ) as bar:
+        total=weight_bytes(config, dtype), unit="B", unit_scale=True, desc="loading", delay=1,
+        disable=None if progress else True,
+    ) as bar:  # fmt: skip
         loader.on_bytes = bar.update
         return ModelWeights(
             embedding=loader.dense("embedding.weight"),

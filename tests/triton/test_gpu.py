@@ -1,14 +1,25 @@
-"""What only a card can show: the assembly variant in BF16 and CUDA graphs against the torch backend in fp32."""
+"""What only a card can show: BF16 against the torch backend in fp32, CUDA graphs, threads, memory at true shapes.
+
+With a card the tests of the other files run there too, in fp32 and BF16 (conftest.py): `pytest -m gpu tests/triton`.
+"""
+
+import gc
+import threading
 
 import pytest
 import torch
 
+from benchmarks.gpu.random_weights import MODELS, HostWeights
 from gpt_oss.config import ModelConfig
+from gpt_oss.errors import OutOfMemory
+from gpt_oss.scheduler import SampledRow
 from gpt_oss.synthetic import write_synthetic
 from gpt_oss.torch.backend import TorchBackend
 from gpt_oss.torch.model import Transformer as TorchTransformer
 from gpt_oss.triton.backend import TritonBackend
 from gpt_oss.triton.model import Transformer
+from gpt_oss.triton.variants import choose_variant
+from gpt_oss.triton.weights import load_weights, weight_bytes
 
 pytestmark = [
     pytest.mark.gpu,
@@ -35,6 +46,7 @@ def test_logits_equal_torch_in_fp32(backends, positions):
     for backend in backends:
         backend.truncate(0, 0)
     pairs = [(ours.prefill(0, tokens), theirs.prefill(0, tokens))]
+    # Up to here by the kernels of a prefill, from here on by those of a decode step.
     pairs += [(ours.decode([0], [n])[0].clone(), theirs.decode([0], [n])[0]) for n in range(4)]
     for found, expected in pairs:
         assert (found - expected).abs().max() <= ERROR_BOUND * expected.abs().max()
@@ -53,3 +65,99 @@ def test_a_replayed_graph_equals_the_first_run(backends):
             results.append(ours.decode(rows, [5] * len(rows)).clone())
         assert torch.equal(results[0], results[1])
         assert torch.equal(results[1], results[2])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 4])
+def test_run_ahead_sampling_equals_single_steps(backends, rows):
+    """Three rows leave one of padding in the graph for four."""
+    ours, _ = backends
+    for slot in range(rows):
+        ours.truncate(slot, 0)
+        ours.prefill(slot, [1 + slot, 2, 3])
+    steps = ours.decode_sampled([SampledRow(slot, 5) for slot in range(rows)])
+    found = [next(steps) for _ in range(6)]
+    steps.close()
+    for slot in range(rows):
+        ours.truncate(slot, 3)
+    fed = [5] * rows
+    for pairs in found:
+        logits = ours.decode(range(rows), fed)
+        fed = logits.argmax(-1).tolist()
+        assert fed == [token for token, _ in pairs]
+        for row, (token, logprob) in enumerate(pairs):
+            assert logits[row].log_softmax(-1)[token].item() == pytest.approx(logprob, abs=1e-3)
+
+
+def test_another_thread_computes_on_the_models_card(backends):
+    """A thread begins with card 0 as its own; the engine's thread is such a one."""
+    ours, _ = backends
+    ours.truncate(0, 0)
+    expected = ours.prefill(0, [1, 2, 3])
+    found = []
+
+    def work() -> None:
+        ours.truncate(0, 0)
+        found.append(ours.prefill(0, [1, 2, 3]))
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert torch.equal(found[0], expected)
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
+def test_the_second_card_computes_what_the_first_does(tmp_path):
+    write_synthetic(tmp_path, WIDE)
+    results = []
+    for card in ("cuda:0", "cuda:1"):
+        backend = TritonBackend(Transformer.from_checkpoint(tmp_path, card, context_length=512))
+        logits = [backend.prefill(0, [1, 2, 3]), *(backend.decode([0], [n])[0].clone() for n in range(3))]
+        results.append([row.cpu() for row in logits])
+    assert all(torch.equal(one, two) for one, two in zip(*results, strict=True))
+
+
+@pytest.mark.parametrize(("name", "most_gib"), [("20b", 15.5), ("120b", 66.0)])
+def test_memory_at_true_shapes(name, most_gib):
+    """Loading peaks at 10 % above the weights; a model with 8k of context, and a prefill of it, at the stated bound."""
+    config, card = MODELS[name], torch.device("cuda", torch.cuda.current_device())
+    _empty()
+    if torch.cuda.mem_get_info(card)[0] < (most_gib + 1) * 2**30:
+        pytest.skip(f"needs {most_gib + 1} GiB of free memory on the card")
+    before, reserved_before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    variant = choose_variant(card)
+    weights = load_weights(HostWeights(config), card, variant.activations, progress=False)
+    size = weight_bytes(config, variant.activations)
+    assert torch.cuda.memory_allocated() - before == pytest.approx(size, rel=1e-3)
+    assert torch.cuda.max_memory_allocated() - before <= 1.1 * size
+    backend = TritonBackend(Transformer(config, weights, variant, context_length=8192))
+    backend.prefill(0, [7] * 8000)
+    list(backend.decode_sampled([SampledRow(0, 1)]))
+    # What the allocator has taken from the card, its slack and the graph's pool included.
+    assert torch.cuda.max_memory_reserved() - reserved_before <= most_gib * 2**30
+    del backend, weights
+    _empty()
+
+
+def _empty() -> None:
+    gc.collect()
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+
+
+def test_a_model_that_does_not_fit_leaves_nothing_behind(backends):
+    """Neither where it is refused beforehand nor where the allocator gives up in the middle."""
+    source, card = HostWeights(MODELS["120b"]), torch.device("cuda", torch.cuda.current_device())
+    _empty()
+    before, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    total = torch.cuda.mem_get_info(card)[1]
+    with pytest.raises(OutOfMemory, match=r"choose a context of at most|the weights need"):
+        Transformer.from_source(source, card, choose_variant(card), slots=64, context_length=131072)
+    assert torch.cuda.memory_allocated() == before
+    torch.cuda.set_per_process_memory_fraction(min(1.0, (reserved + 2**31) / total), card)
+    try:
+        with pytest.raises(OutOfMemory, match=r"ran out of memory while loading|the weights need"):
+            Transformer.from_source(source, card, choose_variant(card), context_length=1024)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, card)
+    gc.collect()
+    assert torch.cuda.memory_allocated() == before
