@@ -78,8 +78,9 @@ bench: $(VENV)/.installed-dev $(NATIVE)  ## CPU benchmarks; ratios against peers
 
 bench-gpu: $(VENV)/.installed-dev  ## GPU benchmark in stages; needs a CUDA device
 	$(PIP) install --quiet --editable ".[triton]"
-	for stage in card kernels 20b 120b; do \
+	for stage in card kernels 20b 120b peer-20b peer-120b; do \
 		$(RUN) -m benchmarks.gpu.bench --stage $$stage --out benchmarks/results/gpu-$$stage.json || exit 1; done
+	$(RUN) -m benchmarks.gpu.picture
 
 clean:  ## remove the virtual environment and build products
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
