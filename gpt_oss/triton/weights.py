@@ -118,6 +118,7 @@ def room_beside_weights(config: ModelConfig, device: torch.device, dtype: torch.
     """
     if device.type != "cuda":
         return None
+    torch.cuda.empty_cache()  # of what this process had loaded before
     needed, free = weight_bytes(config, dtype) + WORKSPACE_BYTES, torch.cuda.mem_get_info(device)[0]
     if needed > free:
         raise OutOfMemory(
