@@ -23,7 +23,7 @@ from gpt_oss.tokenizer import VOCAB_SIZE, get_tokenizer
 DEFAULT_MODEL = "gpt-oss:20b"
 DEFAULT_CONTEXT = 8192
 HOST_VARIABLE = "OLLAMA_HOST"
-_DEFAULT_HOST = "http://127.0.0.1:11434"
+DEFAULT_PORT = 11434
 _CONTROL = re.compile(r"<\|(?=[a-z0-9_]+\|>)")
 
 
@@ -43,13 +43,12 @@ class TokenGenerator(Base):
         slots: int = 1,
         timeout: float = 120.0,
     ):
-        address = host or os.environ.get(HOST_VARIABLE) or _DEFAULT_HOST
-        self._host = urlsplit(address if "//" in address else f"http://{address}").netloc
+        self._server = server_address(host or os.environ.get(HOST_VARIABLE) or "127.0.0.1")
         self.context_length = context_length or DEFAULT_CONTEXT
         self._model, self._timeout = model, timeout
-        with _Answer(self._host, self._timeout, "GET", "/api/version") as answer:
+        with _Answer(self._server, self._timeout, "GET", "/api/version") as answer:
             if answer.status != 200:
-                raise BackendUnavailable(f"http://{self._host} is no Ollama server (status {answer.status})")
+                raise BackendUnavailable(f"{self._server} is no Ollama server (status {answer.status})")
 
     def start(self, request: Request) -> Generation:
         """Send the request to the server; RequestError for what it cannot give."""
@@ -75,7 +74,7 @@ class TokenGenerator(Base):
             "options": options,
         }
         parser = HarmonyParser()
-        with _Answer(self._host, self._timeout, "POST", "/api/generate", body) as answer:
+        with _Answer(self._server, self._timeout, "POST", "/api/generate", body) as answer:
             for line in answer.lines():
                 if "error" in line:
                     raise GenerationError(f"Ollama failed: {line['error']}")
@@ -87,6 +86,17 @@ class TokenGenerator(Base):
                         yield tokens.CALL if parser.current_recipient else tokens.RETURN
                     return
         raise GenerationError("Ollama ended its answer in the middle")
+
+
+def server_address(host: str) -> str:
+    """`scheme://host:port`, with Ollama's port where the host is given without a scheme. Raises RequestError."""
+    try:
+        parts = urlsplit(host if "://" in host else f"http://{host}")
+        port = parts.port or (DEFAULT_PORT if "://" not in host else {"http": 80, "https": 443}[parts.scheme])
+    except (ValueError, KeyError) as error:
+        raise RequestError(f"{host!r} is no address of an Ollama server; expected HOST[:PORT] or a URL") from error
+    name = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
+    return f"{parts.scheme}://{name}:{port}"
 
 
 def prompt_text(ids: Iterable[int]) -> str:
@@ -108,9 +118,11 @@ def prompt_text(ids: Iterable[int]) -> str:
 class _Answer:
     """One request to the server and its answer."""
 
-    def __init__(self, host: str, timeout: float, method: str, path: str, body: Any = None):
-        self._host = host
-        self._connection = http.client.HTTPConnection(host, timeout=timeout)
+    def __init__(self, server: str, timeout: float, method: str, path: str, body: Any = None):
+        self._server = server
+        scheme, _, place = server.partition("://")
+        connect = http.client.HTTPSConnection if scheme == "https" else http.client.HTTPConnection
+        self._connection = connect(place, timeout=timeout)
         content = None if body is None else json.dumps(body).encode()
         try:
             self._connection.request(method, path, content, {"content-type": "application/json"})
@@ -134,7 +146,7 @@ class _Answer:
         if isinstance(error, TimeoutError):
             return GenerationError("Ollama sent nothing for too long and was given up (time-out)")
         if isinstance(error, ConnectionRefusedError):
-            return BackendUnavailable(f"there is no Ollama server at http://{self._host}; start it with: ollama serve")
+            return BackendUnavailable(f"there is no Ollama server at {self._server}; start it with: ollama serve")
         return GenerationError(f"the connection to Ollama broke ({type(error).__name__}: {error})")
 
     def __enter__(self) -> "_Answer":

@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_oss.backends import LoadOptions, add_backend_arguments, default_backend, load_from_arguments
 from gpt_oss.checkpoint import Checkpoint
-from gpt_oss.command_line import is_follower, non_negative, positive, run_command
+from gpt_oss.command_line import is_follower, non_negative, port, positive, run_command
 from gpt_oss.errors import MissingExtra, RequestError, ToolError
 from gpt_oss.responses_api.capacity import SLOTS, choose_capacity
 
@@ -39,9 +40,7 @@ def build_parser(prog: str = "gpt-oss serve") -> argparse.ArgumentParser:
     """The command's options."""
     parser = argparse.ArgumentParser(prog=prog, description="Serve the Responses API and Chat Completions.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument(
-        "--port", type=non_negative, default=PORT, help="port, 0 for any free one (default: %(default)s)"
-    )
+    parser.add_argument("--port", type=port, default=PORT, help="port, 0 for any free one (default: %(default)s)")
     parser.add_argument(
         "--model-name", metavar="NAME", help="what clients call the model (default: from the checkpoint)"
     )
@@ -141,14 +140,36 @@ def _run(options: argparse.Namespace, load: Load) -> int:
     settings = server_settings(options)
     if options.host not in LOOPBACK and settings.api_key is None:
         logger.warning("listening on %s without --api-key: whoever reaches this machine may use it", options.host)
-    generator = load(options)
-    assert generator is not None  # rank 0 has one
-    sys.setswitchinterval(SWITCH_SECONDS)
-    with generator:
-        _warm_up()
-        app = create_api_server(generator, settings=settings)
-        asyncio.run(_serve(app, options))
+    with listen(options.host, options.port) as listening:  # before a large model is loaded for nothing
+        generator = load(options)
+        assert generator is not None  # rank 0 has one
+        sys.setswitchinterval(SWITCH_SECONDS)
+        with generator:
+            _warm_up()
+            app = create_api_server(generator, settings=settings)
+            asyncio.run(_serve(app, options, listening))
     return 0
+
+
+def listen(host: str, number: int) -> socket.socket:
+    """Take the address; clients are refused until the server starts. Raises RequestError where it cannot be had."""
+    try:
+        address = socket.getaddrinfo(host, number, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        # A name may have an address of each kind, and most clients of a name such as localhost try IPv4.
+        family, kind, protocol, _, place = min(address, key=lambda found: found[0] != socket.AF_INET)
+        taken = socket.socket(family, kind, protocol)
+        try:
+            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            taken.bind(place)
+        except BaseException:
+            taken.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise RequestError(
+            f"cannot listen on {host} port {number} ({reason}); choose another --port or --host"
+        ) from error
+    return taken
 
 
 def server_settings(options: argparse.Namespace, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -223,7 +244,7 @@ def _warm_up() -> None:
     grammar.warm_up()
 
 
-async def _serve(app: Any, options: argparse.Namespace) -> None:
+async def _serve(app: Any, options: argparse.Namespace, listening: socket.socket) -> None:
     """Run uvicorn; a signal begins the orderly end before uvicorn waits for its connections."""
     import uvicorn
 
@@ -231,8 +252,6 @@ async def _serve(app: Any, options: argparse.Namespace) -> None:
     seconds = service.settings.shutdown_seconds
     config = uvicorn.Config(
         app,
-        options.host,
-        options.port,
         log_level="info" if options.verbose else "warning",
         access_log=options.verbose,
         timeout_graceful_shutdown=int(seconds) + 5,
@@ -248,19 +267,17 @@ async def _serve(app: Any, options: argparse.Namespace) -> None:
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             for server in self.servers:
-                for socket in server.sockets:
-                    host, port = socket.getsockname()[:2]
+                for listening in server.sockets:
+                    host, taken = listening.getsockname()[:2]
                     shown = f"[{host}]" if ":" in host else host
                     at_once = f"{service.settings.slots} x {service.generator.context_length} tokens"
-                    sys.stdout.write(f"gpt-oss: {service.settings.model} on http://{shown}:{port}/v1 ({at_once})\n")
+                    sys.stdout.write(f"gpt-oss: {service.settings.model} on http://{shown}:{taken}/v1 ({at_once})\n")
                     sys.stdout.flush()
 
     loop = asyncio.get_running_loop()
     ending: list[asyncio.Task[None]] = []
     server = Server(config)
-    await server.serve()
-    if not server.started:
-        raise RequestError(f"cannot listen on {options.host} port {options.port}; choose another --port")
+    await server.serve([listening])
     await asyncio.gather(*ending)
 
 

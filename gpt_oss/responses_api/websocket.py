@@ -30,8 +30,10 @@ async def serve_websocket(socket: WebSocket, service: ResponseService) -> None:
     try:
         while not answering.done():
             await frames.put(await socket.receive_text())
-    except (WebSocketDisconnect, KeyError):  # KeyError: a binary frame
+    except WebSocketDisconnect:
         pass
+    except KeyError:  # a binary frame
+        await socket.close(1003, "the frames of this server are text")
     finally:
         connection.leave()
         answering.cancel()

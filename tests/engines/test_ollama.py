@@ -1,5 +1,6 @@
 """The Ollama engine against a local server that speaks its documented protocol."""
 
+import itertools
 import json
 import threading
 from contextlib import contextmanager
@@ -8,15 +9,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from starlette.testclient import TestClient
 
-from gpt_oss.engines.ollama import TokenGenerator, prompt_text
+from gpt_oss.engines.ollama import TokenGenerator, prompt_text, server_address
 from gpt_oss.errors import BackendUnavailable, GenerationError, RequestError
 from gpt_oss.responses_api.api_server import create_api_server
 from tests.helpers.harmony_text import ids, shown
 
 
 @contextmanager
-def ollama(chunks, status=200):
-    """A server that answers every generate request with these objects; gives its address and what it was sent."""
+def ollama(chunks, status=200, left=None):
+    """A server that answers every generate request with these objects; gives its address and what it was sent.
+
+    An event among the objects is waited for. left: set when the client leaves before the end.
+    """
     asked = []
 
     class Handler(BaseHTTPRequestHandler):
@@ -25,12 +29,19 @@ def ollama(chunks, status=200):
 
         def do_POST(self):
             asked.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
-            self.reply(status, chunks)
+            try:
+                self.reply(status, chunks)
+            except ConnectionError:
+                if left is not None:
+                    left.set()
 
         def reply(self, status, objects):
             self.send_response(status)
             self.end_headers()
             for item in objects:
+                if isinstance(item, threading.Event):
+                    item.wait(60)
+                    continue
                 self.wfile.write(item if isinstance(item, bytes) else json.dumps(item).encode() + b"\n")
 
         def log_message(self, *_):
@@ -95,6 +106,46 @@ def test_a_cut_answer_gets_no_token_of_ours():
 def test_its_errors_are_ours(chunks, status, message):
     with ollama(chunks, status) as (host, _), pytest.raises(GenerationError, match=message):
         list(TokenGenerator("m", host=host).generate([1]))
+
+
+@pytest.mark.parametrize("said_before", [[], [{"response": "<|channel|>", "done": False}]])
+def test_a_server_that_falls_silent_is_given_up(said_before):
+    answers = threading.Event()
+    with ollama([*said_before, answers, {"done": True}]) as (host, _):
+        generator = TokenGenerator("m", host=host, timeout=0.3)
+        with pytest.raises(GenerationError, match="time-out"):
+            list(generator.generate([1]))
+        with TestClient(create_api_server(generator)) as client:
+            response = client.post("/v1/responses", json={"input": "hi"}).json()
+            assert response["status"] == "failed" and "time-out" in response["error"]["message"]
+        answers.set()
+
+
+def test_a_reader_that_leaves_ends_the_connection():
+    """Which is how Ollama learns that nobody wants the rest."""
+    left = threading.Event()
+    with ollama(itertools.repeat({"response": "more ", "done": False}), left=left) as (host, _):
+        tokens = TokenGenerator("m", host=host).generate([1])
+        next(tokens)
+        tokens.close()
+        assert left.wait(30)
+
+
+@pytest.mark.parametrize(
+    ("host", "address"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:11434"),
+        ("box:8080", "http://box:8080"),
+        ("http://box", "http://box:80"),
+        ("https://box/", "https://box:443"),
+        ("[::1]:5", "http://[::1]:5"),
+    ],
+)
+def test_addresses_are_read_as_ollama_reads_them(host, address):
+    assert server_address(host) == address
+    for wrong in ("box:port", "ftp://box"):
+        with pytest.raises(RequestError, match="address"):
+            server_address(wrong)
 
 
 def test_no_server():

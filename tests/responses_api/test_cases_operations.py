@@ -7,6 +7,7 @@ import logging
 import socket
 import threading
 import time
+from unittest.mock import ANY
 from urllib.parse import urlsplit
 
 import httpx
@@ -188,6 +189,12 @@ def test_58_no_content_in_logs_or_on_the_terminal(serve, caplog, capfd):
     server.client.post("/v1/responses", content=b'{"input": "SECRETP",')
     out, err = capfd.readouterr()
     assert "SECRET" not in caplog.text + out + err
+
+
+def test_a_binary_frame_closes_its_websocket(serve):
+    with serve().client.websocket_connect("/v1/responses") as connection:
+        connection.send_bytes(b"{}")
+        assert connection.receive() == {"type": "websocket.close", "code": 1003, "reason": ANY}
 
 
 @pytest.mark.parametrize("stream", [True, False])
