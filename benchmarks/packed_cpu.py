@@ -68,7 +68,7 @@ def measure(path: Path, gguf: Path | None, options: argparse.Namespace) -> dict[
     prefills, decodes = {**read, "gpt_oss": prefill}, {**read, "gpt_oss": decode}
     library = native.load()
     machine = record() | {"kernels": "plain torch" if library is None else library.isa}
-    result: dict[str, object] = {"machine": machine, "layers": options.layers, "weights": str(path)}
+    result: dict[str, object] = {"machine": machine, "layers": options.layers}
     with torch.inference_mode(), Checkpoint(path) as checkpoint, _llama(options.llama_python, gguf) as ask:
         read_bytes = {"gpt_oss": bytes_per_token(list(gguf_tensors(checkpoint, "bf16")), model.config)}
         if ask is not None:
