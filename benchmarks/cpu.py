@@ -56,7 +56,7 @@ def measure(config: ModelConfig, path: Path, repeats: int, vllm_python: str | No
     model = Transformer.from_checkpoint(path, "cpu")
     prompt = torch.randint(0, config.vocab_size, (PREFILL,), generator=torch.Generator().manual_seed(0))
     result["interleaved"] = _beside_transformers(model, path, prompt, repeats)
-    result["decode_by_context_s"] = _decode_by_context(model, repeats)
+    result["decode_by_context_s"] = decode_by_context(model, repeats)
     result["concurrent_tokens_per_s"] = {str(n): _concurrent(model, n) for n in (1, 4, 16)}
     between = read_bandwidth()
     if vllm_python:
@@ -127,7 +127,7 @@ def _add_transformers(model, mode, prompt, prefill, decode) -> None:  # type: ig
 
 
 @torch.inference_mode()
-def _decode_by_context(model: Transformer, repeats: int) -> dict[str, float]:
+def decode_by_context(model: Transformer, repeats: int) -> dict[str, float]:
     """Median seconds per token at short and long context."""
     cache = model.new_cache(1, CONTEXT)
     cache.keys.zero_()

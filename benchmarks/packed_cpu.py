@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.cpu import decode_by_context
 from benchmarks.gguf import bytes_per_token, gguf_tensors, write_gguf
 from benchmarks.measure import RESULTS, interleaved, record, save
 from gpt_oss import native
@@ -82,6 +83,7 @@ def measure(path: Path, gguf: Path | None, options: argparse.Namespace) -> dict[
             decodes["llama.cpp"] = lambda: ask({"decode": int(prompt[0]), "after": PREFILL, "count": DECODE})
         times = {"prefill": interleaved(prefills, options.repeats), "decode": interleaved(decodes, options.repeats)}
     result["times"] = times
+    result["decode_by_context_s"] = decode_by_context(model, options.repeats)
     result["prefill_tokens_per_s"] = {name: PREFILL / times["prefill"][name]["median_s"] for name in read_bytes}
     bandwidth = READ / times["decode"]["read"]["median_s"]
     result["read_bandwidth_gb_s"] = {kind: READ / entry["read"]["median_s"] / 1e9 for kind, entry in times.items()}
