@@ -68,7 +68,7 @@ def write_checkpoint(
     specs = {name: (spec.dtypes[0], spec.shape) for name, spec in checkpoint_specs(config, quantized).items()}
     stored = _stored_parts(config, specs, layout)
     files = _cut_into_shards(stored, specs, shards)
-    _check_target(directory, overwrite)
+    check_target(directory, overwrite)
     temporary = directory.with_name(f".{directory.name}.{os.getpid()}-{os.urandom(4).hex()}.partial")
     try:
         temporary.mkdir(parents=True)
@@ -131,14 +131,15 @@ def _cut_into_shards(stored: list[Part], specs: Specs, shards: int) -> dict[str,
     return files
 
 
-def _check_target(directory: Path, overwrite: bool) -> None:
+def check_target(directory: Path, overwrite: bool) -> None:
+    """Raise CheckpointError unless a checkpoint can be written to `directory`."""
     if not directory.exists():
         return
     if not directory.is_dir():
         raise CheckpointError(f"{directory}: is a file; expected the name of a folder to write")
     entries = [path.name for path in directory.iterdir()]
     if entries and not overwrite:
-        raise CheckpointError(f"{directory}: is not empty; choose another folder or ask to overwrite it")
+        raise CheckpointError(f"{directory}: is not empty; choose another folder, or overwrite it (--overwrite)")
     foreign = [name for name in entries if not name.endswith((".safetensors", ".index.json", "config.json"))]
     if foreign:
         raise CheckpointError(f"{directory}: also holds {foreign[0]}, so is not replaced; choose another folder")

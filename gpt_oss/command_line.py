@@ -52,6 +52,11 @@ def non_negative(text: str) -> int:
     return int(_checked(text, int, lambda value: value >= 0, "an integer of at least 0"))
 
 
+def port(text: str) -> int:
+    """The number of a TCP port or 0, for argparse."""
+    return int(_checked(text, int, lambda value: 0 <= value <= 65_535, "a port from 0 to 65535"))
+
+
 def positive(text: str) -> int:
     """An integer of at least 1, for argparse."""
     return int(_checked(text, int, lambda value: value >= 1, "an integer of at least 1"))

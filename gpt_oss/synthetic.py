@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from gpt_oss.checkpoint_layout import checkpoint_specs
-from gpt_oss.checkpoint_writer import to_bfloat16, write_checkpoint
+from gpt_oss.checkpoint_writer import check_target, to_bfloat16, write_checkpoint
 from gpt_oss.command_line import run_command
 from gpt_oss.config import ModelConfig
 
@@ -95,6 +95,7 @@ def write_synthetic(
         math.prod(spec.shape) * (1 if spec.dtypes[0] == "U8" else 2)
         for spec in checkpoint_specs(config, quantized).values()
     )
+    check_target(Path(directory), overwrite)  # before the bar, which would share its line with an error
     with tqdm(total=total, unit="B", unit_scale=True, disable=not show_progress) as bar:
         return write_checkpoint(
             directory,
@@ -111,7 +112,7 @@ def write_synthetic(
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m gpt_oss.synthetic",
+        prog="gpt-oss synthetic",
         description="Write a checkpoint with random weights in the real format and, unless --layers says "
         "otherwise, of the full size: 13.8 GB for 20b, 65 GB for 120b.",
     )

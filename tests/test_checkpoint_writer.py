@@ -211,7 +211,7 @@ def test_empty_folder_is_filled(tmp_path, tensors):
 
 def test_folder_in_use(tmp_path, tensors):
     folder = write_checkpoint(tmp_path / "model", tiny_config(), tensors)
-    with pytest.raises(CheckpointError, match="model: is not empty; choose another folder or ask to overwrite it"):
+    with pytest.raises(CheckpointError, match="model: is not empty; choose another folder, or overwrite it"):
         write_checkpoint(folder, tiny_config(), tensors)
     (tmp_path / "file").touch()
     with pytest.raises(CheckpointError, match="file: is a file; expected the name of a folder to write"):

@@ -141,7 +141,7 @@ def test_command_refuses(tmp_path, config_file, capsys):
     ]:
         assert main(["--config", config_file, *arguments]) == 1
         error = capsys.readouterr().err.splitlines()[-1]
-        assert error.startswith("python -m gpt_oss.synthetic: error: ") and error.endswith(problem)
+        assert error.startswith("gpt-oss synthetic: error: ") and error.endswith(problem)
     assert main(["--config", str(tmp_path / "none"), target]) == 1
     for layers in ("0", "4"):
         with pytest.raises(SystemExit) as raised:

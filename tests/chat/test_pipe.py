@@ -94,6 +94,7 @@ def test_other_ranks_of_torchrun_are_silent(tmp_path, monkeypatch):
         (["--browser", "--browser-backend", "nope"], b"nope"),
         (["--python", "--python-backend", "nope"], b"nope"),
         (["-c", "0"], b"-c"),
+        (["-a", "--patch-root", "/nowhere"], b"/nowhere: is no folder"),
     ],
 )
 def test_options_that_cannot_be_used(tmp_path, options, complaint):

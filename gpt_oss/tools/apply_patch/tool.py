@@ -12,6 +12,7 @@ from typing import Final
 
 from openai_harmony import Message, ToolDescription, ToolNamespaceConfig
 
+from gpt_oss.errors import ToolError
 from gpt_oss.tools.apply_patch import apply_patch
 from gpt_oss.tools.tool import Tool, message_text
 
@@ -24,11 +25,16 @@ _PARAMETERS: Final = {
 
 
 class ApplyPatchTool(Tool):
-    """Patches files below `root`; answers to `functions.apply_patch` and `apply_patch`."""
+    """Patches files below `root` (None: the current folder); answers to `functions.apply_patch` and `apply_patch`.
+
+    Raises ToolError where `root` is no folder.
+    """
 
     name = "apply_patch"
 
     def __init__(self, root: str | os.PathLike[str] | None = None):
+        if root is not None and not os.path.isdir(root):
+            raise ToolError(f"{os.fspath(root)}: is no folder that files could be changed in")
         self._root = root
 
     @property
