@@ -15,8 +15,11 @@ add_custom_command(
   DEPENDS ${embed} ${metal_sources} ${kernel_headers})
 
 set(kernels ${flat})
-execute_process(COMMAND xcrun -find metal RESULT_VARIABLE no_compiler OUTPUT_QUIET ERROR_QUIET)
-if(NOT no_compiler)
+option(GPTOSS_METALLIB "compile the kernels at build time where there is a compiler" ON)
+if(GPTOSS_METALLIB)
+  execute_process(COMMAND xcrun -find metal RESULT_VARIABLE no_compiler OUTPUT_QUIET ERROR_QUIET)
+endif()
+if(GPTOSS_METALLIB AND NOT no_compiler)
   set(kernels ${CMAKE_CURRENT_BINARY_DIR}/kernels.metallib)
   add_custom_command(
     OUTPUT ${kernels}

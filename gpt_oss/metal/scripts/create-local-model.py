@@ -17,16 +17,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description="Convert a gpt-oss checkpoint, in its original or its Hugging Face layout, into one model file."
     )
-    parser.add_argument("-s", "--src", metavar="MODEL_DIR", type=Path, required=True, help="folder of the checkpoint")
+    parser.add_argument(
+        "-s",
+        "--src",
+        metavar="MODEL_DIR",
+        type=Path,
+        help="folder of the checkpoint (default: the embedded demo model)",
+    )
     parser.add_argument("-d", "--dst", metavar="OUTPUT_FILE", type=Path, required=True, help="model file to write")
     options = parser.parse_args(arguments)
     return run_command(parser.prog, lambda: _convert(options.src, options.dst))
 
 
-def _convert(source: Path, output: Path) -> None:
+def _convert(source: Path | None, output: Path) -> None:
     try:
         from tqdm import tqdm
 
+        from gpt_oss.demo import demo_checkpoint
         from gpt_oss.metal.converter import convert
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "numpy", "metal") from error
@@ -37,7 +44,7 @@ def _convert(source: Path, output: Path) -> None:
             bar.total = total
             bar.update(written)
 
-        convert(source, output, progress=advance)
+        convert(source or demo_checkpoint(), output, progress=advance)
 
 
 if __name__ == "__main__":
