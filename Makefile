@@ -8,7 +8,7 @@ export PROMPT
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help native run serve test lint types check test-clients test-vllm bench bench-gpu clean
+.PHONY: help native run serve test lint types check test-clients test-metal test-vllm bench bench-gpu clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -59,6 +59,14 @@ check: $(VENV)/.installed-dev $(NATIVE)
 test-clients: $(VENV)/.installed-dev $(NATIVE)  ## Codex, openai, Agents SDK and AI SDK from npm against the server
 	npm ci --prefix tests/clients --no-audit --no-fund
 	$(RUN) -m pytest -m slow tests/clients
+
+# What runs metal_device.m without a Mac: clang's Objective-C with GNU's runtime, and the Darwin headers of zig.
+SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
+test-metal: $(VENV)/.installed-dev  ## the whole Metal backend over an emulated device (installs clang-19, libobjc, ziglang)
+	test -x /usr/bin/clang-19 -a -e /usr/lib/gcc/x86_64-linux-gnu/12/libobjc.so \
+		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes clang-19 libobjc-12-dev; }
+	$(PIP) install --quiet ziglang==0.17.1
+	$(RUN) -m pytest -m "slow or not slow" tests/metal
 
 # vLLM has pins of its own, so an environment of its own; torch's companions are built for another torch and not needed.
 VLLM := $(VENV)-vllm
