@@ -60,13 +60,18 @@ test-clients: $(VENV)/.installed-dev $(NATIVE)  ## Codex, openai, Agents SDK and
 	npm ci --prefix tests/clients --no-audit --no-fund
 	$(RUN) -m pytest -m slow tests/clients
 
-# What runs metal_device.m without a Mac: clang's Objective-C with GNU's runtime, and the Darwin headers of zig.
+# What takes metal_device.m without a Mac: clang's Objective-C with GNU's runtime, and the Darwin headers that zig carries.
+ZIG := $(VENV)-zig
+$(ZIG)/.installed:
+	$(PYTHON) -m venv $(ZIG)
+	PIP_CONSTRAINT= $(ZIG)/bin/python -m pip install --quiet ziglang==0.17.1
+	@touch $@
+
 SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
-test-metal: $(VENV)/.installed-dev  ## the whole Metal backend over an emulated device (installs clang-19, libobjc, ziglang)
+test-metal: $(VENV)/.installed-dev $(ZIG)/.installed  ## all of the Metal backend, emulated (installs clang-19, libobjc, zig)
 	test -x /usr/bin/clang-19 -a -e /usr/lib/gcc/x86_64-linux-gnu/12/libobjc.so \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes clang-19 libobjc-12-dev; }
-	$(PIP) install --quiet ziglang==0.17.1
-	$(RUN) -m pytest -m "slow or not slow" tests/metal
+	ZIG="$(CURDIR)/$(ZIG)/bin/python -m ziglang" $(RUN) -m pytest -m "slow or not slow" tests/metal
 
 # vLLM has pins of its own, so an environment of its own; torch's companions are built for another torch and not needed.
 VLLM := $(VENV)-vllm
