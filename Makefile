@@ -71,7 +71,7 @@ SUDO := $(if $(filter-out 0,$(shell id -u)),sudo)
 test-metal: $(VENV)/.installed-dev $(ZIG)/.installed  ## all of the Metal backend, emulated (installs clang-19, libobjc, zig)
 	test -x /usr/bin/clang-19 -a -e /usr/lib/gcc/x86_64-linux-gnu/12/libobjc.so \
 		|| { $(SUDO) apt-get update && $(SUDO) apt-get install --yes clang-19 libobjc-12-dev; }
-	ZIG="$(CURDIR)/$(ZIG)/bin/python -m ziglang" $(RUN) -m pytest -m "slow or not slow" tests/metal
+	ZIG="$(abspath $(ZIG))/bin/python -m ziglang" $(RUN) -m pytest -m "slow or not slow" tests/metal
 
 # vLLM has pins of its own, so an environment of its own; torch's companions are built for another torch and not needed.
 VLLM := $(VENV)-vllm
