@@ -209,7 +209,8 @@ def load_generator(
 
 def default_backend(device: str | None = None) -> str:
     """The machine's best: triton with CUDA, metal where it is built, torch elsewhere or on another device."""
-    if device is None and platform.system() == "Darwin" and _is_present("gpt_oss.metal._metal"):
+    apple_silicon = (platform.system(), platform.machine()) == ("Darwin", "arm64")
+    if device is None and apple_silicon and _is_present("gpt_oss.metal._metal"):
         return "metal"
     if (device is None or device.startswith("cuda")) and _is_present("gpt_oss.triton.model") and _is_present("triton"):
         import torch

@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import platform
 import re
 import runpy
 import subprocess
@@ -20,7 +21,7 @@ import pytest
 import torch
 
 import gpt_oss.metal
-from gpt_oss.backends import load_generator
+from gpt_oss.backends import default_backend, load_generator
 from gpt_oss.chat import main as chat
 from gpt_oss.demo import demo_checkpoint
 from gpt_oss.errors import BackendUnavailable, CacheError, CheckpointError
@@ -295,6 +296,21 @@ def test_the_server_answers(server: str) -> None:
 
 
 # ---- what says where it stands ----
+
+
+def test_it_is_the_default_where_it_is_built_on_apple_silicon(
+    extension: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = {"system": "Darwin", "machine": "arm64"}
+    for name in machine:
+        monkeypatch.setattr(platform, name, lambda name=name: machine[name])
+    assert default_backend() == "metal"
+    assert default_backend("cpu") == "torch"
+    machine["machine"] = "x86_64"
+    assert default_backend() == "torch"
+    machine["machine"] = "arm64"
+    monkeypatch.setitem(sys.modules, "gpt_oss.metal._metal", None)
+    assert default_backend() == "torch"
 
 
 def test_the_device_says_how_far_it_is_verified(extension: ModuleType) -> None:

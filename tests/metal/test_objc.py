@@ -41,11 +41,12 @@ CLANG = shutil.which("clang-19")
 RUNTIME = Path("/usr/lib/gcc/x86_64-linux-gnu/12")
 ZIG = os.environ.get("ZIG") or (f"{sys.executable} -m ziglang" if importlib.util.find_spec("ziglang") else "")
 
-needs_clang = pytest.mark.skipif(not CLANG, reason="needs clang: apt-get install clang-19")
+needs_clang = pytest.mark.skipif(not CLANG, reason="needs clang: apt-get install clang-19 (or make test-metal)")
 needs_runtime = pytest.mark.skipif(
-    not CLANG or not (RUNTIME / "libobjc.so").exists(), reason="needs apt-get install clang-19 libobjc-12-dev"
+    not CLANG or not (RUNTIME / "libobjc.so").exists(),
+    reason="needs libobjc: apt-get install clang-19 libobjc-12-dev (or make test-metal)",
 )
-needs_zig = pytest.mark.skipif(not ZIG, reason="needs the Darwin headers of pip install ziglang==0.17.1")
+needs_zig = pytest.mark.skipif(not ZIG, reason="needs the Darwin headers of the ziglang wheel: make test-metal")
 
 
 def embedded_kernels() -> Path:
