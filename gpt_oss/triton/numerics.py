@@ -63,10 +63,9 @@ def high_value(b_pair):
 
 @triton.jit
 def scale_value(b_bytes):
-    """E8M0 to fp32: 2^(byte - 127), subnormal for 0, NaN for 255."""
+    """E8M0 to fp32: 2^(byte - 127), subnormal for 0. Byte 255, NaN, is refused when weights are loaded."""
     b_wide = b_bytes.to(tl.uint32)
     b_bits = tl.where(b_wide == 0, 0x00400000, b_wide << 23)
-    b_bits = tl.where(b_wide == 255, 0x7FC00000, b_bits)
     return b_bits.to(tl.uint32).to(tl.float32, bitcast=True)
 
 

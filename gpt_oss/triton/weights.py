@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from gpt_oss.config import ModelConfig
 from gpt_oss.errors import CheckpointError, OutOfMemory
+from gpt_oss.mxfp4 import SCALE_NAN
 from gpt_oss.triton.layout import PackedExperts, empty_packed, pack_expert
 
 logger = logging.getLogger(__name__)
@@ -199,9 +200,15 @@ class _Loader:
 
     def _experts(self, name: str, rows: int, k: int) -> PackedExperts:
         packed = empty_packed(self._source.config.num_experts, rows, k, self._device)
+        damaged = torch.zeros((), dtype=torch.bool, device=self._device)
         for expert in range(self._source.config.num_experts):
             blocks = self._staging.to_device(self._source.read(f"{name}.blocks", (expert,)))
             scales = self._staging.to_device(self._source.read(f"{name}.scales", (expert,)))
+            damaged |= (scales == SCALE_NAN).any()
             pack_expert(packed, expert, blocks, scales, interleaved_rows="mlp1" in name)
             self.on_bytes(packed.words[expert].nbytes + packed.scales[expert].nbytes)
+        if damaged:
+            raise CheckpointError(
+                f"{name}.scales holds the byte {SCALE_NAN}, which is not a number; download the checkpoint again"
+            )
         return packed

@@ -62,8 +62,9 @@ def attend(q, keys, values, sinks, window):
 class Experts:
     """A random MXFP4 projection: packed, and as float64."""
 
-    def __init__(self, generator, experts, rows, k, interleaved, device, scales=(118, 124)):
-        blocks = torch.randint(0, 256, (experts, rows, k // 32, 16), generator=generator, dtype=torch.uint8)
+    def __init__(self, generator, experts, rows, k, interleaved, device, scales=(118, 124), codes=0xFF):
+        """codes: the bits of each byte, two values, that may be set; 0xBB leaves values up to 1.5."""
+        blocks = torch.randint(0, 256, (experts, rows, k // 32, 16), generator=generator, dtype=torch.uint8) & codes
         bytes_ = torch.randint(scales[0], scales[1], (experts, rows, k // 32), generator=generator, dtype=torch.uint8)
         powers = np.ldexp(1.0, bytes_.numpy().astype(int) - 127)  # float64 holds what float32 overflows on
         values = mxfp4.PAIR_VALUES[blocks.numpy()].astype(np.float64).reshape(*bytes_.shape, 32) * powers[..., None]

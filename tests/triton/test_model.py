@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks.gpu.random_weights import HostWeights
 from gpt_oss.checkpoint import Checkpoint
 from gpt_oss.config import ModelConfig
 from gpt_oss.demo import demo_checkpoint
@@ -133,20 +134,6 @@ def test_the_sampled_pipeline_follows_torch_and_fills_the_context(reference, bac
         assert logprobs[2, fed[2]] >= logprobs[2].max() - 1e-4
 
 
-def test_a_step_that_was_taken_back_has_still_used_its_place_in_the_ring(reference, backend, tokens):
-    """After run-ahead sampling one place more is gone than tokens are held: 29 are, and a cut to 12 lacks a key."""
-    for length, kept in ((13, 13), (12, 0)):
-        backend.truncate(0, 0)
-        backend.prefill(0, tokens[:28])
-        steps = backend.decode_sampled([SampledRow(0, tokens[28])])
-        next(steps)
-        steps.close()
-        assert backend.model.cache.lengths[0] == 29
-        assert backend.truncate(0, length) == kept
-        reference.truncate(0, 0)
-        assert_same(backend.prefill(0, [9]), reference.prefill(0, [*tokens[:kept], 9]))
-
-
 def test_the_generator_answers_like_torch(checkpoint, reference, device, tokens):
     """BF16 against fp32: each token is the reference's best one, given those before it, or equal to it but for that."""
     restart(reference)
@@ -182,7 +169,7 @@ def greedy(backend, prompt, count):
 def test_the_demo_model_says_the_same_as_in_torch(device):
     prompt = get_tokenizer().encode("Hello")
     ours, theirs = demo_backends(device, 64)
-    (found, found_logits), (expected, logits) = greedy(ours, prompt, 3), greedy(theirs, prompt, 3)
+    (found, found_logits), (expected, logits) = greedy(ours, prompt, 2), greedy(theirs, prompt, 2)
     assert found == expected
     for row, twin in zip(found_logits, logits, strict=True):
         assert_same(row, twin)
@@ -202,7 +189,7 @@ def test_the_demo_model_holds_a_conversation_as_in_torch(device):
 def test_context_is_checked_before_anything_is_computed(backend, tokens):
     with pytest.raises(ContextOverflow, match="37 more exceed the context of 36"):
         backend.prefill(0, [*tokens, 1])
-    backend.prefill(0, tokens)
+    backend.model.cache.grow(0, CONTEXT)
     with pytest.raises(ContextOverflow):
         backend.decode([0], [1])
 
@@ -245,12 +232,40 @@ def test_weights_that_do_not_fit_are_refused_with_both_sizes(monkeypatch):
         room_beside_weights(config, cuda, torch.bfloat16)
 
 
+def test_a_card_that_fills_up_while_loading_is_named_and_nothing_is_kept(device, monkeypatch):
+    class Full:
+        config = TINY
+
+        def read(self, name, index=()):
+            raise torch.cuda.OutOfMemoryError
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (5 << 30, 16 << 30))
+    with pytest.raises(
+        OutOfMemory, match=r"ran out of memory while loading \(5,368,709,120 of 17,179,869,184"
+    ) as caught:
+        Transformer.from_source(Full(), device, variants.choose_variant(device, torch.float32))
+    assert caught.value.__context__ is None  # whose traceback would hold what was loaded
+
+
 def test_experts_in_bf16_are_refused(device):
     class Dense:
         config, names = TINY, ("block.0.mlp.mlp1_weight",)
 
     with pytest.raises(CheckpointError, match="stored in BF16, the triton backend reads MXFP4; use --backend torch"):
         load_weights(Dense(), device, torch.float32)
+
+
+def test_a_scale_that_is_not_a_number_is_refused(device):
+    class Damaged(HostWeights):
+        def read(self, name, index=()):
+            array = super().read(name, index)
+            if name == "block.1.mlp.mlp2_weight.scales" and index == (3,):
+                array = array.copy()
+                array[-1, -1] = 255
+            return array
+
+    with pytest.raises(CheckpointError, match=r"block\.1\.mlp\.mlp2_weight\.scales holds the byte 255"):
+        load_weights(Damaged(TINY), device, torch.float32, progress=False)
 
 
 def test_true_shapes_fit_the_cards_they_are_meant_for():

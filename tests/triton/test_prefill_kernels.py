@@ -78,8 +78,7 @@ def check_attention(generator, device, dtype, start, tokens, window):
     assert_close(keys[:, (end - 1) % capacity], k[-1], tolerance(device, dtype))
 
 
-@pytest.mark.parametrize("tokens", [1, 37])
-@pytest.mark.parametrize("routing", ["random", "same"])
+@pytest.mark.parametrize(("tokens", "routing"), [(1, "random"), (37, "random"), (19, "same")])
 def test_experts(generator, device, dtype, tokens, routing):
     check_experts(generator, device, dtype, tokens, routing)
 
@@ -91,8 +90,23 @@ def test_experts_of_many_tokens(generator, device, dtype, tokens, routing):
     check_experts(generator, device, dtype, tokens, routing)
 
 
+@pytest.mark.parametrize(("scales", "magnitude"), [((0, 2), 1e3), ((253, 255), 1e-36)])
+def test_experts_with_extreme_scales(generator, device, dtype, scales, magnitude):
+    """Bytes 0, 1 and 253, 254: weights of 2^-128 to 1.5·2^127, all of them numbers that bf16 has."""
+    tiling = grouped.Tiling(block_m=16, tiles_n=4, steps_k=1, warps=4)
+    weights = Experts(generator, 3, 32, 96, True, device, scales, codes=0xBB)
+    bias = torch.zeros(3, 32, dtype=dtype, device=device)
+    ids = torch.tensor([[0], [2], [0]], dtype=torch.int32, device=device)
+    t = (magnitude * torch.randn(3, 96, generator=generator)).to(device, dtype)
+    work = grouped.plan(ids, 3, tiling.block_m)
+    found = grouped.gate_up(t, weights.packed, bias, work, 7.0, tiling, COMPUTE[dtype])
+    for row, pair in enumerate(work.order.tolist()):
+        expected = naive.swiglu(weights.values[int(ids[pair, 0])] @ t[pair].double().cpu())
+        assert_close(found[row], expected, tolerance(device, dtype))
+
+
 def check_experts(generator, device, dtype, tokens, routing):
-    """ "same": two of the experts receive all tokens, four receive none. Scale byte 0 is among the scales."""
+    """ "same": two of the experts receive all tokens, four receive none."""
     experts, hidden, inter, topk = 6, 96, 160, 2
     mlp1 = Experts(generator, experts, 2 * inter, hidden, True, device)
     mlp2 = Experts(generator, experts, hidden, inter, False, device)
