@@ -46,7 +46,8 @@ class AccessMiddleware:
         else:
             text = "Incorrect or missing API key; send it as 'Authorization: Bearer KEY'."
             error = ApiError(text, status=401, code="invalid_api_key")
-            await json_response(error.body(), 401, {"www-authenticate": "Bearer"})(scope, receive, send)
+            refusal = json_response(error.body(), 401, {"www-authenticate": "Bearer"})
+            await refusal(scope, receive, self._marking(scope, send))
 
     def _has_key(self, scope: Scope) -> bool:
         if self._key is None or scope["path"] in _OPEN:

@@ -253,6 +253,8 @@ def test_a_background_response_that_is_refused_leaves_nothing(live):
 def test_the_api_key(serve):
     server = serve(answer("x"), api_key="k")
     assert server.error({"input": "hi"}, status=401)["code"] == "invalid_api_key"
+    wrong = server.client.post("/v1/responses", json={"input": "hi"}, headers={"authorization": b"Bearer \xe9"})
+    assert wrong.status_code == 401 and wrong.headers["x-request-id"]
     headers = {"authorization": "Bearer k"}
     assert server.client.post("/v1/responses", json={"input": "hi"}, headers=headers).status_code == 200
     assert server.client.get("/health").status_code == 200
