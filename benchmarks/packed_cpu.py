@@ -1,9 +1,9 @@
 """Packed experts on a CPU beside llama.cpp: `python -m benchmarks.packed_cpu` (method: benchmarks/README.md).
 
 True shape, the first layers of gpt-oss-20b, random weights in MXFP4 and BF16, read from the memory map. A prefill of
-512 tokens and decoding after it take turns with reading a gigabyte, which sets the bound, and, with `--llama-python`
-(an environment that has llama-cpp-python), with llama.cpp on a GGUF file of the same weights. Writes
-`results/packed_cpu.json` and a picture of it.
+512 tokens and decoding after it take turns with reading a gigabyte, which sets the bound, and with llama.cpp on a GGUF
+file of the same weights, if there is an environment that has llama-cpp-python (`--llama-python`, or `.venv-llama`).
+Writes `results/packed_cpu.json` and a picture of it.
 """
 
 import argparse
@@ -30,13 +30,19 @@ PREFILL = 512
 DECODE = 8
 READ = 1 << 30
 DENSE = ("q8_0", "bf16")
+LLAMA = Path(__file__).parents[1] / ".venv-llama" / "bin" / "python"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.packed_cpu", description=__doc__.splitlines()[0])
     parser.add_argument("--layers", type=int, default=4, help="of the 24 (default 4)")
     parser.add_argument("--repeats", type=int, default=7)
-    parser.add_argument("--llama-python", metavar="FILE", help="interpreter of an environment with llama-cpp-python")
+    parser.add_argument(
+        "--llama-python",
+        metavar="FILE",
+        default=str(LLAMA) if LLAMA.exists() else None,
+        help="interpreter of an environment with llama-cpp-python (default: .venv-llama's, if there is one)",
+    )
     parser.add_argument("--dense", choices=DENSE, default="q8_0", help="llama.cpp's dense matrices (default q8_0)")
     parser.add_argument("--scratch", metavar="DIR", help="keeps checkpoint and GGUF file (7 GB at 4 layers)")
     options = parser.parse_args()
