@@ -205,7 +205,7 @@ class DecodeStep:
             self.logits, self.block_max, self.block_sum, self.block_mass, self.slots, self.active,
             self.cache.device_lengths, self.state.temperature, self.state.random, self.next_tokens, self.logprobs,
             self.tokens, self.config.vocab_size, self.blocks, TOKENS=self.batch, BLOCK_R=self._unembed_rows,
-            BLOCK=min(1024, max(16, power(self.blocks))), **self.variant.launch_options,
+            BLOCK=min(4096, max(16, power(self.blocks))), num_warps=8, **self.variant.launch_options,
         )  # fmt: skip
 
     def _dense_options(self, rows_one: int, rows_many: int) -> dict[str, Any]:

@@ -39,33 +39,31 @@ def route_token(
 ):  # fmt: skip
     """Finish one token from the sums that `linear.out_kernel` left: its experts, weights and normed activations."""
     CHUNK: tl.constexpr = 32
-    BLOCK: tl.constexpr = 1024
     o_part = tl.arange(0, PARTS_P)
     o_chunk = tl.arange(0, CHUNK)
     o_expert = tl.arange(0, EXPERTS_P)
+    o_hidden = tl.arange(0, triton.next_power_of_2(HIDDEN))
+    m_hidden = o_hidden < HIDDEN
+    # All is requested before anything is reduced: for one token this program runs alone on the card.
     b_squares = tl.load(p_squares + o_part * TOKENS + i_token, mask=o_part < PARTS, other=0.0, cache_modifier=".cg")
-    norm = 1 / tl.sqrt(tl.sum(b_squares, axis=0) / HIDDEN + eps)
-    b_logits = tl.zeros([EXPERTS_P], tl.float32)
-    for first in range(0, PARTS, CHUNK):
-        o_rows = first + o_chunk  # [CHUNK, EXPERTS_P]
+    b_x = tl.load(p_x + i_token * HIDDEN + o_hidden, mask=m_hidden, other=0.0, cache_modifier=".cg").to(tl.float32)
+    b_gain = load_fp32(p_gain + o_hidden, m_hidden)
+    b_shares = tl.zeros([CHUNK, EXPERTS_P], tl.float32)
+    for i_chunk in tl.static_range((PARTS + CHUNK - 1) // CHUNK):
+        o_rows = i_chunk * CHUNK + o_chunk
         p_chunk = p_partials + (o_rows[:, None] * TOKENS + i_token) * EXPERTS_P + o_expert[None, :]
-        b_chunk = tl.load(p_chunk, mask=(o_rows < PARTS)[:, None], other=0.0, cache_modifier=".cg")
-        b_logits += tl.sum(b_chunk, axis=0)
+        b_shares += tl.load(p_chunk, mask=(o_rows < PARTS)[:, None], other=0.0, cache_modifier=".cg")
+    norm = 1 / tl.sqrt(tl.sum(b_squares, axis=0) / HIDDEN + eps)
     m_expert = o_expert < EXPERTS
-    b_logits = b_logits * norm + load_fp32(p_bias + o_expert, m_expert)
+    b_logits = tl.sum(b_shares, axis=0) * norm + load_fp32(p_bias + o_expert, m_expert)
     b_logits = tl.where(m_expert, b_logits, float("-inf"))
     b_ids, b_weights = top_k_softmax(b_logits, TOPK, TOPK_P, EXPERTS, EXPERTS_P)
     o_rank = tl.arange(0, TOPK_P)
     tl.store(p_ids + i_token * TOPK + o_rank, b_ids, mask=o_rank < TOPK)
     tl.store(p_weights + i_token * TOPK + o_rank, b_weights, mask=o_rank < TOPK)
-    for first in range(0, HIDDEN, BLOCK):
-        o_hidden = first + tl.arange(0, BLOCK)
-        m_hidden = o_hidden < HIDDEN
-        b_x = tl.load(p_x + i_token * HIDDEN + o_hidden, mask=m_hidden, other=0.0, cache_modifier=".cg").to(tl.float32)
-        b_normed = b_x * norm * load_fp32(p_gain + o_hidden, m_hidden)
-        # Rounded before the power of two, which changes no digit: what the reference rounds is what is multiplied.
-        b_normed = round_to(b_normed, p_normed.dtype.element_ty).to(tl.float32) * input_scale
-        tl.store(p_normed + i_token * NORMED_WIDTH + o_hidden, b_normed.to(p_normed.dtype.element_ty), mask=m_hidden)
+    # Rounded before the power of two, which changes no digit: what the reference rounds is what is multiplied.
+    b_normed = round_to(b_x * norm * b_gain, p_normed.dtype.element_ty).to(tl.float32) * input_scale
+    tl.store(p_normed + i_token * NORMED_WIDTH + o_hidden, b_normed.to(p_normed.dtype.element_ty), mask=m_hidden)
 
 
 @triton.jit

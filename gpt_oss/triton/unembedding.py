@@ -90,26 +90,28 @@ def _finish_row(
     slot = tl.load(p_slots + i_token)
     temperature = tl.load(p_temperature + slot)
     o_block = tl.arange(0, BLOCK)
-    top = tl.load(p_max + i_token)
-    best_block = 0
+    b_top = tl.full([BLOCK], float("-inf"), tl.float32)
+    b_best = tl.zeros([BLOCK], tl.int32)
     for first in range(0, blocks, BLOCK):
         m_block = first + o_block < blocks
         b_max = tl.load(p_max + (first + o_block) * TOKENS + i_token, mask=m_block, other=float("-inf"))
-        chunk_max = tl.max(b_max, axis=0)
-        chunk_best = tl.min(tl.where(b_max == chunk_max, first + o_block, blocks - 1), axis=0)
-        best_block = tl.where(chunk_max > top, chunk_best, best_block)
-        top = tl.maximum(top, chunk_max)
+        b_best = tl.where(b_max > b_top, first + o_block, b_best)
+        b_top = tl.maximum(b_top, b_max)
+    top = tl.max(b_top, axis=0)
+    best_block = tl.min(tl.where(b_top == top, b_best, blocks - 1), axis=0)
     bounded = tl.maximum(temperature, 1e-30)
-    total = tl.zeros([], tl.float64)
-    mass = tl.zeros([], tl.float64)
+    b_total = tl.zeros([BLOCK], tl.float64)
+    b_all_mass = tl.zeros([BLOCK], tl.float64)
     for first in range(0, blocks, BLOCK):
         o_stat = (first + o_block) * TOKENS + i_token
         m_block = first + o_block < blocks
         b_below = tl.load(p_max + o_stat, mask=m_block, other=float("-inf")) - top
         b_sum = tl.load(p_sum + o_stat, mask=m_block, other=0.0) * tl.exp(b_below)
         b_mass = tl.load(p_mass + o_stat, mask=m_block, other=0.0) * tl.exp(b_below / bounded)
-        total += tl.sum(b_sum.to(tl.float64), axis=0)
-        mass += tl.sum(b_mass.to(tl.float64), axis=0)
+        b_total += b_sum.to(tl.float64)
+        b_all_mass += b_mass.to(tl.float64)
+    total = tl.sum(b_total, axis=0)
+    mass = tl.sum(b_all_mass, axis=0)
     counter = tl.load(p_random + slot)
     block = best_block
     point = tl.zeros([], tl.float64) + float("inf")  # greedy: beyond everything, hence the block's largest logit
