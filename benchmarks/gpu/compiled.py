@@ -5,7 +5,8 @@
 The real model code runs on shapes alone (device "meta"), with a driver that names a target and has no device; each
 launch compiles exactly what it would run there. NVIDIA code is disassembled with the nvdisasm of the
 Triton wheel and counted: all instructions, spills (local-memory access), 16-byte loads, shared memory. A kernel that
-breaks a promise (`broken_promises`) is named after the table, and the command then fails. A target takes about a minute.
+breaks a promise (`broken_promises`) is named after the table, and the command then fails. One target
+takes about a minute.
 """
 
 import argparse
