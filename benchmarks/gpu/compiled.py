@@ -56,7 +56,9 @@ EXPERTS = (*DECODE_EXPERTS, "grouped_gate_up_kernel", "grouped_down_kernel")
 PREFILL_TOKENS = (2048, 512, 64)
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.M)
 _AMD_INSTRUCTION = re.compile(r"^\t([a-z]+_\w+)", re.M)
-_AMD_SPILLS = re.compile(r"^\s+\.[sv]gpr_spill_count: (\d+)", re.M)
+_AMD_SPILLS = re.compile(r"^\s+\.vgpr_spill_count: +(\d+)", re.M)
+# AMD parks scalar registers it is short of in lanes of a vector register: moves, no access to memory.
+_AMD_PARKED = re.compile(r"^\s+\.sgpr_spill_count: +(\d+)", re.M)
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,7 @@ class Compiled:
     dependent_launch: bool = False  # whether the code waits for the kernel before it by itself
     weight_loads: int | None = None  # NVIDIA's 16-byte loads that bypass L1 allocation: MXFP4 words, and nothing else
     per_weight: float | None = None  # instructions of the whole decode kernel per MXFP4 weight that a lane decodes
+    parked_scalars: int | None = None  # AMD: scalar registers kept in lanes of vector registers
     main_per_weight: float | None = None  # the same between the first weight load and the last matrix product
 
 
@@ -156,6 +159,7 @@ def examine(target: str, model: str, name: str, kernel: Any, batch: int | None) 
         return Compiled(
             target, model, name, batch, shared, instructions=len(code),
             spills=sum(map(int, _AMD_SPILLS.findall(text))),
+            parked_scalars=sum(map(int, _AMD_PARKED.findall(text))),
             wide_loads=sum(opcode.endswith("load_dwordx4") for opcode in code),
         )  # fmt: skip
     opcodes = _INSTRUCTION.findall(disassemble(kernel.asm["cubin"]))
