@@ -69,12 +69,12 @@ def assert_same(found, expected):
 
 def test_prefill_in_pieces_and_batched_decode_equal_torch(reference, backend, tokens):
     restart(reference)
-    assert_same(backend.prefill(0, tokens[:27]), reference.prefill(0, tokens[:27]))
-    assert_same(backend.prefill(0, tokens[27:30]), reference.prefill(0, tokens[27:30]))
+    assert_same(backend.prefill(0, tokens[:19]), reference.prefill(0, tokens[:19]))  # a chunk of 17 and one of 2
+    assert_same(backend.prefill(0, tokens[19:22]), reference.prefill(0, tokens[19:22]))
     assert_same(backend.prefill(2, tokens[:1]), reference.prefill(2, tokens[:1]))
     assert_same(backend.decode([0], [5]), reference.decode([0], [5]))
     assert_same(backend.decode([2, 0], [6, 7]), reference.decode([2, 0], [6, 7]))
-    assert_same(backend.prefill(2, tokens[:3]), reference.prefill(2, tokens[:3]))
+    assert_same(backend.prefill(2, tokens[:2]), reference.prefill(2, tokens[:2]))
 
 
 def test_truncation_is_exact_within_the_margin_and_starts_again_beyond(reference, backend, tokens):
