@@ -82,7 +82,7 @@ static void dense_panels(void *context, size_t first, size_t last) {
 static void dense_row_groups(void *context, size_t first, size_t last) {
     struct dense *d = context;
     const struct matrix w = {.values = d->w, .k = d->k};
-    float sums[PANEL_ROWS][PANEL_TOKENS];
+    float sums[PANEL_ROWS][SUMS_STRIDE];
     for (size_t item = first; item < last; item++) {
         size_t row = item * PANEL_ROWS, rows = d->rows - row < PANEL_ROWS ? d->rows - row : PANEL_ROWS;
         for (size_t p = 0; p < d->tokens; p += PANEL_TOKENS) {

@@ -14,7 +14,10 @@ enum { MAX_TOKENS = 4 };
 
 /* Products of matrices (panels.h). A tile's sums fit twelve registers of eight floats. A block of PANEL_ROWS x PANEL_K
  * weights fits the second-level cache, a tile's share of it and of a panel the first. */
-enum { TILE_ROWS = 6, TILE_TOKENS = 16, PANEL_ROWS = 8 * TILE_ROWS, PANEL_K = 9 * BLOCK, PANEL_TOKENS = 256 };
+enum { TILE_ROWS = 6, TILE_TOKENS = 16, PANEL_ROWS = 16 * TILE_ROWS, PANEL_K = 9 * BLOCK, PANEL_TOKENS = 128 };
+
+/* From one row of sums to the next. A power of two would put a column of them into the same few lines of the cache. */
+enum { SUMS_STRIDE = PANEL_TOKENS + TILE_TOKENS };
 
 /* How one type of weights is multiplied by many tokens. The formats are the instruction set's: a row of up to PANEL_K
  * weights takes PANEL_K floats of memory, a panel of TILE_TOKENS activations `block_floats` for each BLOCK of values. */
@@ -22,7 +25,7 @@ struct tiles {
     size_t block_floats;
     /* One panel from up to TILE_TOKENS BF16 vectors of k values; the other tokens become zero. */
     void (*fill_panel)(const uint16_t *const *x, size_t tokens, size_t k, float *panel);
-    /* sums[r * PANEL_TOKENS + t] += row r · token t over k values, a multiple of BLOCK; rows are PANEL_K floats apart. */
+    /* sums[r * SUMS_STRIDE + t] += row r · token t over k values, a multiple of BLOCK; rows are PANEL_K floats apart. */
     void (*multiply)(const float *w, const float *x, size_t k, float *sums);
 };
 

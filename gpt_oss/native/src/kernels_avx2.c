@@ -211,8 +211,8 @@ TARGET static inline void multiply_half(const float *w, const float *x, size_t k
     enum { ROWS = TILE_ROWS / 2 };
     __m256 left[ROWS], right[ROWS];
     EACH(r, ROWS) {
-        left[r] = _mm256_loadu_ps(sums + r * PANEL_TOKENS);
-        right[r] = _mm256_loadu_ps(sums + r * PANEL_TOKENS + LANES);
+        left[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE);
+        right[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE + LANES);
     }
     for (size_t block = 0; block < k / BLOCK; block++, x += INTEGER_BLOCK) {
         __m256i block_left[ROWS], block_right[ROWS];
@@ -236,14 +236,14 @@ TARGET static inline void multiply_half(const float *w, const float *x, size_t k
         }
     }
     EACH(r, ROWS) {
-        _mm256_storeu_ps(sums + r * PANEL_TOKENS, left[r]);
-        _mm256_storeu_ps(sums + r * PANEL_TOKENS + LANES, right[r]);
+        _mm256_storeu_ps(sums + r * SUMS_STRIDE, left[r]);
+        _mm256_storeu_ps(sums + r * SUMS_STRIDE + LANES, right[r]);
     }
 }
 
 TARGET static void multiply_integers(const float *w, const float *x, size_t k, float *sums) {
     for (size_t row = 0; row < TILE_ROWS; row += TILE_ROWS / 2)
-        multiply_half(w + row * PANEL_K, x, k, sums + row * PANEL_TOKENS);
+        multiply_half(w + row * PANEL_K, x, k, sums + row * SUMS_STRIDE);
 }
 
 TARGET static void widen_bf16(const uint16_t *values, size_t n, float *out) {
@@ -258,8 +258,8 @@ _Static_assert((int)TILE_TOKENS == 2 * LANES, "a row of a tile is two registers"
 TARGET static void multiply_floats(const float *w, const float *x, size_t k, float *sums) {
     __m256 left[TILE_ROWS], right[TILE_ROWS];
     EACH(r, TILE_ROWS) {
-        left[r] = _mm256_loadu_ps(sums + r * PANEL_TOKENS);
-        right[r] = _mm256_loadu_ps(sums + r * PANEL_TOKENS + LANES);
+        left[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE);
+        right[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE + LANES);
     }
     for (size_t i = 0; i < k; i++) {
         __m256 first = _mm256_loadu_ps(x + i * TILE_TOKENS), second = _mm256_loadu_ps(x + i * TILE_TOKENS + LANES);
@@ -270,8 +270,8 @@ TARGET static void multiply_floats(const float *w, const float *x, size_t k, flo
         }
     }
     EACH(r, TILE_ROWS) {
-        _mm256_storeu_ps(sums + r * PANEL_TOKENS, left[r]);
-        _mm256_storeu_ps(sums + r * PANEL_TOKENS + LANES, right[r]);
+        _mm256_storeu_ps(sums + r * SUMS_STRIDE, left[r]);
+        _mm256_storeu_ps(sums + r * SUMS_STRIDE + LANES, right[r]);
     }
 }
 

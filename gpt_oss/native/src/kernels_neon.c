@@ -73,7 +73,7 @@ enum { PARTS = TILE_TOKENS / 4 };
 static void multiply(const float *w, const float *x, size_t k, float *sums) {
     float32x4_t totals[TILE_ROWS][PARTS];
     for (size_t r = 0; r < TILE_ROWS; r++)
-        for (size_t p = 0; p < PARTS; p++) totals[r][p] = vld1q_f32(sums + r * PANEL_TOKENS + 4 * p);
+        for (size_t p = 0; p < PARTS; p++) totals[r][p] = vld1q_f32(sums + r * SUMS_STRIDE + 4 * p);
     for (size_t i = 0; i < k; i++) {
         float32x4_t tokens[PARTS];
         for (size_t p = 0; p < PARTS; p++) tokens[p] = vld1q_f32(x + i * TILE_TOKENS + 4 * p);
@@ -81,7 +81,7 @@ static void multiply(const float *w, const float *x, size_t k, float *sums) {
             for (size_t p = 0; p < PARTS; p++) totals[r][p] = vfmaq_n_f32(totals[r][p], tokens[p], w[r * PANEL_K + i]);
     }
     for (size_t r = 0; r < TILE_ROWS; r++)
-        for (size_t p = 0; p < PARTS; p++) vst1q_f32(sums + r * PANEL_TOKENS + 4 * p, totals[r][p]);
+        for (size_t p = 0; p < PARTS; p++) vst1q_f32(sums + r * SUMS_STRIDE + 4 * p, totals[r][p]);
 }
 
 const struct kernels kernels_neon = {

@@ -74,7 +74,7 @@ static void multiply(const float *w, const float *x, size_t k, float *sums) {
         float totals[TILE_TOKENS] = {0};
         for (size_t i = 0; i < k; i++)
             for (size_t t = 0; t < TILE_TOKENS; t++) totals[t] += w[r * PANEL_K + i] * x[i * TILE_TOKENS + t];
-        for (size_t t = 0; t < TILE_TOKENS; t++) sums[r * PANEL_TOKENS + t] += totals[t];
+        for (size_t t = 0; t < TILE_TOKENS; t++) sums[r * SUMS_STRIDE + t] += totals[t];
     }
 }
 

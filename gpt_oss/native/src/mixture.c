@@ -162,7 +162,7 @@ static void gate_and_up_panels(void *context, size_t first, size_t last) {
     const struct gptoss_experts *e = m->layer;
     size_t start = m->expert->expert * e->intermediate * 2, rows = e->intermediate * 2;
     const struct matrix w = {.codes = e->mlp1_blocks, .scales = e->mlp1_scales, .k = e->hidden};
-    float sums[PANEL_ROWS][PANEL_TOKENS];
+    float sums[PANEL_ROWS][SUMS_STRIDE];
     for (size_t item = first; item < last; item++) {
         size_t begin = item * PANEL_ROWS, count = rows - begin < PANEL_ROWS ? rows - begin : PANEL_ROWS;
         for (size_t p = 0; p < m->expert->count; p += PANEL_TOKENS) {
@@ -182,7 +182,7 @@ static void down_and_mix_panels(void *context, size_t first, size_t last) {
     const struct gptoss_experts *e = m->layer;
     size_t start = m->expert->expert * e->hidden;
     const struct matrix w = {.codes = e->mlp2_blocks, .scales = e->mlp2_scales, .k = e->intermediate};
-    float sums[PANEL_ROWS][PANEL_TOKENS];
+    float sums[PANEL_ROWS][SUMS_STRIDE];
     for (size_t item = first; item < last; item++) {
         size_t begin = item * PANEL_ROWS, count = e->hidden - begin < PANEL_ROWS ? e->hidden - begin : PANEL_ROWS;
         for (size_t p = 0; p < m->expert->count; p += PANEL_TOKENS) {

@@ -14,7 +14,7 @@ static void widen(const struct kernels *use, const struct matrix *w, size_t row,
 }
 
 void multiply_panels(const struct kernels *use, const struct matrix *w, size_t first, size_t rows, const float *panels,
-                     size_t tokens, float sums[PANEL_ROWS][PANEL_TOKENS]) {
+                     size_t tokens, float sums[PANEL_ROWS][SUMS_STRIDE]) {
     const struct tiles *tiles = w->values ? &use->bf16_tiles : &use->mxfp4_tiles;
     float block[PANEL_ROWS][PANEL_K];
     size_t count = (rows + TILE_ROWS - 1) / TILE_ROWS;

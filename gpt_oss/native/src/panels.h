@@ -23,6 +23,6 @@ void fill_float_panel(const uint16_t *const *x, size_t tokens, size_t k, float *
 /* sums[r][t] = row first + r of the matrix · token t, for r < rows <= PANEL_ROWS and t < tokens <= PANEL_TOKENS.
  * Every weight is widened once, a few rows at a time, and serves all tokens while it is in the cache. */
 void multiply_panels(const struct kernels *use, const struct matrix *w, size_t first, size_t rows, const float *panels,
-                     size_t tokens, float sums[PANEL_ROWS][PANEL_TOKENS]);
+                     size_t tokens, float sums[PANEL_ROWS][SUMS_STRIDE]);
 
 #endif
