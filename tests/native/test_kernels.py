@@ -107,7 +107,14 @@ def run_experts(library, layer, x, chosen, weights, threads):
     return out
 
 
-SHAPES = [(6, 96, 160, 1, 4), (6, 96, 160, 7, 3), (3, 64, 32, 9, 1), (5, 32, 224, 64, 5), (2, 2880, 96, 5, 2), (2, 64, 32, 140, 2)]
+SHAPES = [
+    (6, 96, 160, 1, 4),
+    (6, 96, 160, 7, 3),
+    (3, 64, 32, 9, 1),
+    (5, 32, 224, 64, 5),
+    (2, 2880, 96, 5, 2),
+    (2, 64, 32, 140, 2),
+]
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "e{} h{} i{} n{} k{}".format(*shape))
@@ -157,7 +164,9 @@ def test_a_nan_scale_reaches_the_output(library):
     assert np.isnan(out[0, 3]) and np.isnan(out).sum() == 1
 
 
-@pytest.mark.parametrize(("rows", "k", "tokens"), [(1, 32, 1), (7, 96, 3), (333, 2880, 5), (64, 160, 64), (20, 96, 150)])
+@pytest.mark.parametrize(
+    ("rows", "k", "tokens"), [(1, 32, 1), (7, 96, 3), (333, 2880, 5), (64, 160, 64), (20, 96, 150)]
+)
 def test_dense(library, rows, k, tokens):
     random = np.random.default_rng()
     w, bias, x = (
