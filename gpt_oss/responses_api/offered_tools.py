@@ -8,6 +8,7 @@ out, because clients such as Codex send them by default. Names are Harmony's: `f
 import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any, Literal
 
 from openai_harmony import ToolDescription, ToolNamespaceConfig
@@ -158,12 +159,18 @@ def read_offer(
             if HOSTED_TYPES[kind] in available and HOSTED_TYPES[kind] not in hosted:
                 hosted.append(HOSTED_TYPES[kind])
             elif HOSTED_TYPES[kind] not in available:
-                logger.warning("the tool type %s is not available on this server and not offered to the model", kind)
+                _say_left_out(kind)
         else:
             for entry in _callable(tool, param, None):
                 namespaces.setdefault(FUNCTIONS, None)
                 callables[entry.full_name] = entry
     return _choose(Offer(echo, choice or "auto", callables, namespaces, hosted))
+
+
+@lru_cache(maxsize=64)
+def _say_left_out(kind: str) -> None:
+    """Once for each type: clients such as Codex offer the same tools with every request."""
+    logger.warning("tools of type %.40r cannot be run here, so the model is not told of them", kind)
 
 
 def _callable(tool: dict[str, Any], param: str, namespace: str | None) -> Iterator[CallerTool]:
@@ -173,7 +180,7 @@ def _callable(tool: dict[str, Any], param: str, namespace: str | None) -> Iterat
     elif tool.get("type") == "custom":
         parsed = _parse(CustomTool, tool, param)
     else:
-        logger.warning("tools of type %.40r cannot be offered to the model and are left out", tool.get("type"))
+        _say_left_out(str(tool.get("type")))
         return
     yield CallerTool(f"{namespace or FUNCTIONS}.{parsed.name}", parsed.name, namespace, parsed, param)
 
