@@ -54,7 +54,7 @@ types: $(VENV)/.installed-dev  ## mypy
 	$(RUN) -m mypy
 
 check: $(VENV)/.installed-dev $(NATIVE)
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-clients: $(VENV)/.installed-dev $(NATIVE)  ## Codex, openai, Agents SDK and AI SDK from npm against the server
 	npm ci --prefix tests/clients --no-audit --no-fund
