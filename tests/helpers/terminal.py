@@ -10,6 +10,11 @@ import pyte
 CTRL_C, CTRL_D, ENTER, ALT_ENTER = "\x03", "\x04", "\r", "\x1b\r"
 
 
+def _without_size(environment: Mapping[str, str]) -> dict[str, str]:
+    """Libraries of other tests leave a width behind, which would count for more than the terminal's own."""
+    return {name: value for name, value in environment.items() if name not in ("COLUMNS", "LINES")}
+
+
 class Terminal:
     """Runs a command in a terminal of `columns` × `lines` and keeps what its screen shows.
 
@@ -35,7 +40,7 @@ class Terminal:
         self._process = pexpect.spawn(
             command[0],
             list(command[1:]),
-            env={**os.environ, "TERM": "xterm-256color", **(environment or {})},
+            env={**_without_size(os.environ), "TERM": "xterm-256color", **(environment or {})},
             dimensions=(lines, columns),
             cwd=None if cwd is None else str(cwd),
             timeout=None,
