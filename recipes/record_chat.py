@@ -15,7 +15,7 @@ from tests.helpers.terminal import CTRL_D, ENTER, Terminal
 
 SESSION = (
     "Hello, who are you?",
-    "What is the capital of France?",
+    "What is the capital of Norway?",
     "/effort high",
     "What is 17 + 25?",
     "/tokens",
