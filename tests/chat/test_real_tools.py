@@ -3,13 +3,9 @@
 The scripted ones prove the wiring to the last character; the embedded model has to find its own way.
 """
 
-from pathlib import Path
-
 import pytest
 from openai_harmony import ToolDescription
 
-import gpt_oss.data
-from gpt_oss.demo import PACKED_NAME
 from gpt_oss.harmony.agent import TurnOptions, run_turn
 from gpt_oss.harmony.bridge import Bridge
 from gpt_oss.harmony.events import Citation, MessageDone, ReasoningDelta, ToolCallFinished, ToolResult
@@ -32,8 +28,6 @@ WEATHER = ToolDescription.new(
 
 @pytest.fixture(scope="session")
 def demo_model():
-    if not (Path(gpt_oss.data.__file__).parent / PACKED_NAME).exists():
-        pytest.skip("the embedded model is not packaged yet: recipes/demo_model makes it")
     from gpt_oss.backends import load_generator
 
     with load_generator("torch", context_length=4096) as generator:
@@ -77,7 +71,7 @@ def check_python(bridge, generator, question, container_engine):
 def check_browser(bridge, generator, question, tmp_path):
     pages = tmp_path / "pages"
     pages.mkdir()
-    (pages / "tower.md").write_text("# The Glass Tower\n\nThe Glass Tower was designed by Ada Miller.\n")
+    (pages / "hall.md").write_text("# The City Hall\n\nThe City Hall was designed by Ada Miller.\n")
     (pages / "other.md").write_text("# The Old Bridge\n\nThe Old Bridge was built in 1873.\n")
     tool = SimpleBrowserTool(backend=LocalBackend(pages))
     try:
@@ -88,7 +82,7 @@ def check_browser(bridge, generator, question, tmp_path):
     (citation,) = [event for event in events if isinstance(event, Citation)]
     shown = answer(events)
     assert "Ada Miller" in shown and "【" not in shown
-    assert citation.url.endswith("tower.md") and citation.url in shown[citation.start : citation.end]
+    assert citation.url.endswith("hall.md") and citation.url in shown[citation.start : citation.end]
 
 
 def check_apply_patch(bridge, generator, question, tmp_path):
@@ -114,7 +108,7 @@ def check_function(bridge, generator, question):
 
 
 CALL_PYTHON = "<|channel|>analysis to=python code<|message|>print(123 * 456)<|call|>"
-CALL_SEARCH = '<|channel|>analysis to=browser.search code<|message|>{"query": "Glass Tower"}<|call|>'
+CALL_SEARCH = '<|channel|>analysis to=browser.search code<|message|>{"query": "City Hall"}<|call|>'
 CALL_OPEN = '<|channel|>analysis to=browser.open code<|message|>{"id": 0}<|call|>'
 CALL_PATCH = (
     "<|channel|>commentary to=functions.apply_patch <|constrain|>json<|message|>"
@@ -132,7 +126,7 @@ def test_scripted_python_in_a_container(bridge, container_engine):
 
 def test_scripted_browser_with_a_citation(bridge, tmp_path):
     script = ScriptedGenerator(CALL_SEARCH, CALL_OPEN, FINAL.format("By Ada Miller 【1†L2】."))
-    check_browser(bridge, script, "Who designed the Glass Tower?", tmp_path)
+    check_browser(bridge, script, "Who designed the City Hall?", tmp_path)
 
 
 def test_scripted_apply_patch(bridge, tmp_path):
@@ -164,9 +158,8 @@ def test_demo_python_in_a_container(bridge, demo_model, container_engine):
     check_python(bridge, demo_model, "Use python to compute 123 * 456.", container_engine)
 
 
-@pytest.mark.xfail(reason="the embedded model answers from the real search page's snippet instead of opening a result")
 def test_demo_browser_with_a_citation(bridge, demo_model, tmp_path):
-    check_browser(bridge, demo_model, "Who designed the Glass Tower?", tmp_path)
+    check_browser(bridge, demo_model, "Who designed the City Hall?", tmp_path)
 
 
 def test_demo_apply_patch(bridge, demo_model, tmp_path):
