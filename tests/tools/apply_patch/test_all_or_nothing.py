@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -195,8 +196,10 @@ def without_rights() -> Iterator[None]:
 
 @pytest.mark.parametrize("folder", [".", "d"])
 def test_read_only_folder(tmp_path, folder: str) -> None:
-    for path in (tmp_path, *tmp_path.parents[:2]):
-        path.chmod(0o755)  # pytest keeps its folders to its own user
+    temporary = Path(tempfile.gettempdir())
+    for path in (tmp_path, *tmp_path.parents):
+        if temporary in path.parents:
+            path.chmod(0o755)  # pytest keeps its folders to its own user
     root = plant(tmp_path / "root", BEFORE)
     for path in [root, *root.rglob("*")]:
         path.chmod(0o777 if path.is_dir() else 0o666)
