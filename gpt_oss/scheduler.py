@@ -50,7 +50,8 @@ class Backend(Protocol):
 class SampledRow:
     """A slot, the token to feed it first, and how to choose what follows: `gpt_oss.sampling` without filters.
 
-    seed and step as in `gpt_oss.sampling.uniform`, step being that of the first token chosen.
+    seed and step as in `gpt_oss.sampling.uniform`, step being that of the first token chosen. alternatives: how many
+    of the most probable tokens to tell with each.
     """
 
     slot: int
@@ -58,18 +59,20 @@ class SampledRow:
     temperature: float = 0.0
     seed: int = 0
     step: int = 0
+    alternatives: int = 0
 
 
 @runtime_checkable
 class SamplingBackend(Backend, Protocol):
     """A backend that can also choose tokens itself, so that no step waits for the host. Optional."""
 
-    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[tuple[int, float]]]:
-        """Append each row's token, choose the next, append that, and on; yields each step's (id, logprob) of all rows.
+    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[Token]]:
+        """Append each row's token, choose the next, append that, and on; yields each step's tokens of all rows.
 
-        May compute ahead of what it yields. Closed, the slots hold the rows' first tokens and what was yielded but
-        the last; until then no other verb is used. Ends by itself, perhaps before the first step, where it cannot go
-        on: a context is full, or the rows are more than it takes. The id is INVALID where there is no distribution.
+        Each has its log probability, and those of as many alternatives as its row asks for; the id is INVALID where
+        there is no distribution. May compute ahead of what it yields. Closed, the slots hold the rows' first tokens
+        and what was yielded but the last; until then no other verb is used. Ends by itself, perhaps before the first
+        step, where it cannot go on: a context is full, or the rows are more than it takes.
         """
 
 
@@ -78,7 +81,7 @@ class Ahead:
     """A `decode_sampled` that is open, and the slots of its rows."""
 
     slots: list["Slot"]
-    steps: Generator[list[tuple[int, float]]]
+    steps: Generator[list[Token]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,18 +259,21 @@ class Scheduler:
             tasks = [_task(slot) for slot in slots]
             if all(_unfiltered(task.request) for task in tasks):
                 rows = [
-                    SampledRow(slot.index, token, task.request.temperature, task.seed, len(task.generated))
+                    SampledRow(
+                        slot.index, token, task.request.temperature, task.seed, len(task.generated),
+                        task.request.top_logprobs,
+                    )
                     for slot, token, task in zip(slots, fed, tasks, strict=True)
-                ]
+                ]  # fmt: skip
                 self._ahead = Ahead(slots, self._backend.decode_sampled(rows))
         if self._ahead is None:
             return []
-        pairs = next(self._ahead.steps, None)
-        if pairs is None:
+        chosen = next(self._ahead.steps, None)
+        if chosen is None:
             self._ahead = None
             return []
         wanted = [_task(slot).request.logprobs for slot in slots]
-        return [Token(id, logprob if want else None) for (id, logprob), want in zip(pairs, wanted, strict=True)]
+        return [token if want else Token(token.id) for token, want in zip(chosen, wanted, strict=True)]
 
     def _end_ahead(self) -> None:
         """Take back what the backend has computed but not handed out."""
@@ -354,9 +360,9 @@ def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
 
 
 def _unfiltered(request: Request) -> bool:
-    """Whether temperature and seed alone choose the tokens, and nothing is asked about the others."""
-    free = request.allowed_tokens is None and not request.top_logprobs
-    return free and (request.temperature == 0 or (request.top_p == 1 and not request.top_k))
+    """Whether temperature and seed alone choose the tokens."""
+    unlimited = request.temperature == 0 or (request.top_p == 1 and not request.top_k)
+    return unlimited and request.allowed_tokens is None
 
 
 def _task(slot: Slot) -> Task:

@@ -431,9 +431,12 @@ class TestSamplingOnTheBackend:
         texts = []
         for generator in map(make, backends):
             running = [
-                generator.stream(prompt, temperature=0.6 * (n % 3), seed=n, max_tokens=3 + 5 * n, logprobs=n % 2 == 0)
+                generator.stream(
+                    prompt, temperature=0.6 * (n % 3), seed=n, max_tokens=3 + 5 * n, logprobs=n % 2 == 0,
+                    top_logprobs=max(0, n - 4),
+                )
                 for n, prompt in enumerate(prompts(9, seed=3))
-            ]
+            ]  # fmt: skip
             texts.append([list(generation) for generation in running])
         assert [[token.id for token in text] for text in texts[0]] == [
             [token.id for token in text] for text in texts[1]
@@ -441,6 +444,8 @@ class TestSamplingOnTheBackend:
         for text, other in zip(*texts, strict=True):
             for token, twin in zip(text, other, strict=True):
                 assert token.logprob == (None if twin.logprob is None else pytest.approx(twin.logprob, abs=1e-6))
+                assert [id for id, _ in token.top_logprobs] == [id for id, _ in twin.top_logprobs]
+                assert dict(token.top_logprobs) == pytest.approx(dict(twin.top_logprobs), abs=1e-6)
         assert backends[1].opened > 0
 
     @pytest.mark.parametrize(
@@ -451,7 +456,7 @@ class TestSamplingOnTheBackend:
             ({"temperature": 1.0, "logprobs": True}, True),
             ({"temperature": 1.0, "top_p": 0.5}, False),
             ({"temperature": 1.0, "top_k": 3}, False),
-            ({"temperature": 0.0, "top_logprobs": 2}, False),
+            ({"temperature": 0.0, "top_logprobs": 2}, True),
             ({"temperature": 0.0, "allowed_tokens": lambda generated: None}, False),
         ],
     )

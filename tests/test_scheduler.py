@@ -67,13 +67,14 @@ class SchedulerMachine(RuleBasedStateMachine):
         prompt=PROMPTS,
         max_tokens=st.integers(0, 6),
         stop=st.sets(st.integers(0, 49), max_size=5),
-        top_logprobs=st.integers(0, 1),
+        top_logprobs=st.integers(0, 2),
+        masked=st.booleans(),
     )
-    def admit(self, prompt: list[int], max_tokens: int, stop: set[int], top_logprobs: int) -> None:
-        """A backend cannot tell the other tokens' logprobs, so some requests end its own sampling."""
+    def admit(self, prompt: list[int], max_tokens: int, stop: set[int], top_logprobs: int, masked: bool) -> None:
+        """A backend knows nothing of masks, so some requests end its own sampling."""
         request = Request(
             tuple(prompt), frozenset(stop), temperature=0.0, max_tokens=max_tokens, logprobs=True,
-            top_logprobs=top_logprobs,
+            top_logprobs=top_logprobs, allowed_tokens=(lambda generated: None) if masked else None,
         )  # fmt: skip
         self.followers.append(Follower(Task(request, seed=0)))
         self.scheduler.admit(self.followers[-1].task)

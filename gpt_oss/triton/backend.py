@@ -12,6 +12,7 @@ import torch
 
 from gpt_oss.sampling import counter
 from gpt_oss.scheduler import SampledRow
+from gpt_oss.token_generator import Token
 from gpt_oss.triton.variants import current
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class TritonBackend:
         return self.model.cache.truncate(slot, length)
 
     @torch.inference_mode()
-    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[tuple[int, float]]]:
+    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[Token]]:
         """See `gpt_oss.scheduler.SamplingBackend`; what is yielded is one step behind the device."""
         model, cache = self.model, self.model.cache
         room = self.context_length - max(cache.lengths[row.slot] for row in rows)
@@ -51,7 +52,7 @@ class TritonBackend:
             model.state.random[row.slot] = random_counter(row.seed, row.step)
         start = {row.slot: cache.lengths[row.slot] for row in rows}
         step = model.steps.run([row.slot for row in rows], [row.token for row in rows])
-        buffers = [_Readback(len(rows), model.device) for _ in range(2)]
+        buffers = [_Readback([row.alternatives for row in rows], model.device) for _ in range(2)]
         pending = buffers[0].begin(step)
         taken = 0
         try:
@@ -76,31 +77,39 @@ class TritonBackend:
 
 
 class _Readback:
-    """A pinned buffer for tokens and log-probabilities of one step at a time."""
+    """Pinned buffers for what one step at a time has chosen; `alternatives` wanted of each row."""
 
-    def __init__(self, rows: int, device: torch.device):
-        cuda = device.type == "cuda"
-        self._device = device
-        with current(device):
-            self._tokens = torch.empty(rows, dtype=torch.int32, pin_memory=cuda)
-            self._logprobs = torch.empty(rows, dtype=torch.float32, pin_memory=cuda)
-        self._done = torch.cuda.Event() if cuda else None
+    def __init__(self, alternatives: Sequence[int], device: torch.device):
+        self._alternatives, self._device = alternatives, device
+        self._cuda = device.type == "cuda"
+        self._done = torch.cuda.Event() if self._cuda else None
+        self._arriving: list[torch.Tensor] = []
 
     def begin(self, step: "DecodeStep") -> "_Readback":
         """Start to copy what the step, as last enqueued, will have chosen."""
-        rows = len(self._tokens)
+        rows, most = len(self._alternatives), max(self._alternatives)
         with current(self._device):
-            self._tokens.copy_(step.next_tokens[:rows], non_blocking=True)
-            self._logprobs.copy_(step.logprobs[:rows], non_blocking=True)
+            found = [step.next_tokens[:rows], step.logprobs[:rows]]
+            if most:
+                found += step.alternatives(rows, most)
+            if not self._arriving:
+                self._arriving = [torch.empty(t.shape, dtype=t.dtype, pin_memory=self._cuda) for t in found]
+            for buffer, source in zip(self._arriving, found, strict=True):
+                buffer.copy_(source, non_blocking=True)
             if self._done is not None:
                 self._done.record()
         return self
 
-    def wait(self) -> list[tuple[int, float]]:
-        """(id, log-probability) of each row, once they are here."""
+    def wait(self) -> list[Token]:
+        """The token of each row, once they are here."""
         if self._done is not None:
             self._done.synchronize()
-        return list(zip(self._tokens.tolist(), self._logprobs.tolist(), strict=True))
+        ids, logprobs, *others = (buffer.tolist() for buffer in self._arriving)
+        pairs = [list(zip(*row, strict=True)) for row in zip(*others, strict=True)] or [[]] * len(ids)
+        return [
+            Token(id, logprob, tuple(row[:wanted]))
+            for id, logprob, row, wanted in zip(ids, logprobs, pairs, self._alternatives, strict=True)
+        ]
 
 
 def random_counter(seed: int, step: int) -> int:

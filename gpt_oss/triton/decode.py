@@ -23,7 +23,7 @@ from gpt_oss.triton.cache import KVCache, LayerCache
 from gpt_oss.triton.experts import down_kernel, gate_up_kernel
 from gpt_oss.triton.linear import out_kernel, qkv_kernel
 from gpt_oss.triton.router import max_items, route_kernel
-from gpt_oss.triton.unembedding import finish_kernel, unembed_kernel
+from gpt_oss.triton.unembedding import finish_kernel, top_logits, unembed_kernel
 from gpt_oss.triton.variants import Variant
 from gpt_oss.triton.weights import LayerWeights, ModelWeights, padded_experts
 
@@ -49,9 +49,9 @@ class DecodeStep:
     """Buffers and launches for one batch size.
 
     In: `tokens` and `slots`, int32 [batch], and `active` [1], how many of the rows are real. Out: `logits` fp32
-    [batch, vocab], `next_tokens` (int32, -1 where the logits have no finite maximum) and `logprobs`; caches and
-    lengths of the slots grow by one, and `tokens` holds the next tokens, ready for another step. The rows of padding
-    repeat the first row: equal slots with equal tokens write equal values.
+    [batch, vocab], `next_tokens` (int32, -1 where the logits have no finite maximum), `logprobs` and `log_totals`,
+    log Σ exp(logits); caches and lengths of the slots grow by one, and `tokens` holds the next tokens, ready for
+    another step. The rows of padding repeat the first row: equal slots with equal tokens write equal values.
     """
 
     def __init__(
@@ -96,16 +96,11 @@ class DecodeStep:
         self._unembed_rows = variant.tiles.vocab_rows if batch == 1 else variant.tiles.vocab_rows_many
         self.blocks = triton.cdiv(config.vocab_size, self._unembed_rows)
         self.block_max, self.block_sum, self.block_mass = (empty(self.blocks, batch) for _ in range(3))
-        self.next_tokens, self.logprobs = zeros(batch), empty(batch)
+        self.next_tokens, self.logprobs, self.log_totals = zeros(batch), empty(batch), empty(batch)
         # Arrival counters, one set per use; each use leaves zeros behind.
         self._route_counter = zeros(1)
         self._attention_counters = zeros(batch * config.num_key_value_heads)
         self._down_counters = zeros(weights.layers[0].mlp2.tiles)
-
-    @property
-    def unembed_rows(self) -> int:
-        """Vocabulary rows per entry of `block_max`."""
-        return self._unembed_rows
 
     def run(self) -> None:
         """The whole step."""
@@ -199,13 +194,19 @@ class DecodeStep:
             TOKENS=self.batch, TOKENS_P=self._tokens_p, K=config.hidden_size, COMPUTE=self.variant.compute, **options,
         )  # fmt: skip
 
+    def alternatives(self, rows: int, k: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Ids and log-probabilities of the k most probable tokens of the first `rows` rows, [rows, k] both."""
+        logits, ids = top_logits(self.logits[:rows], self.block_max[:, :rows], self._unembed_rows, k)
+        return ids, logits - self.log_totals[:rows, None]
+
     def finish(self) -> None:
-        """next_tokens and logprobs; `tokens`, the slots' lengths and their random counters advance."""
+        """next_tokens, logprobs and log_totals; `tokens`, the slots' lengths and their random counters advance."""
         finish_kernel[(self.batch,)](
             self.logits, self.block_max, self.block_sum, self.block_mass, self.slots, self.active,
             self.cache.device_lengths, self.state.temperature, self.state.random, self.next_tokens, self.logprobs,
-            self.tokens, self.config.vocab_size, self.blocks, TOKENS=self.batch, BLOCK_R=self._unembed_rows,
-            BLOCK=min(4096, max(16, power(self.blocks))), num_warps=8, **self.variant.launch_options,
+            self.log_totals, self.tokens, self.config.vocab_size, self.blocks, TOKENS=self.batch,
+            BLOCK_R=self._unembed_rows, BLOCK=min(4096, max(16, power(self.blocks))), num_warps=8,
+            **self.variant.launch_options,
         )  # fmt: skip
 
     def _dense_options(self, rows_one: int, rows_many: int) -> dict[str, Any]:

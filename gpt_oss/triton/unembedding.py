@@ -63,10 +63,10 @@ def uniform(state):
 @triton.jit
 def finish_kernel(
     p_logits, p_max, p_sum, p_mass, p_slots, p_active, p_lengths, p_temperature, p_random,
-    p_chosen, p_logprobs, p_tokens, vocab, blocks,
+    p_chosen, p_logprobs, p_log_totals, p_tokens, vocab, blocks,
     TOKENS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program per sequence: its token (-1 without a finite maximum) and log-probability.
+    """One program per sequence: its token (-1 without a finite maximum), log-probability and log Σ exp(logits).
 
     The token also becomes the next input, the slot's length grows by one and its random counter moves on. Rows from
     the number at p_active on are padding: they repeat row 0, its next token included, and change nothing else.
@@ -77,14 +77,14 @@ def finish_kernel(
     if i_token < active:
         _finish_row(
             i_token, active, p_logits, p_max, p_sum, p_mass, p_slots, p_lengths, p_temperature, p_random,
-            p_chosen, p_logprobs, p_tokens, vocab, blocks, TOKENS, BLOCK_R, BLOCK,
+            p_chosen, p_logprobs, p_log_totals, p_tokens, vocab, blocks, TOKENS, BLOCK_R, BLOCK,
         )  # fmt: skip
 
 
 @triton.jit
 def _finish_row(
     i_token, active, p_logits, p_max, p_sum, p_mass, p_slots, p_lengths, p_temperature, p_random,
-    p_chosen, p_logprobs, p_tokens, vocab, blocks,
+    p_chosen, p_logprobs, p_log_totals, p_tokens, vocab, blocks,
     TOKENS: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     slot = tl.load(p_slots + i_token)
@@ -133,7 +133,9 @@ def _finish_row(
     o_token = tl.arange(0, triton.next_power_of_2(TOKENS))
     m_repeats = (o_token == i_token) | ((i_token == 0) & (o_token >= active) & (o_token < TOKENS))
     tl.store(p_tokens + o_token, tl.maximum(token, 0), mask=m_repeats)
-    tl.store(p_logprobs + i_token, logit - top - tl.log(total).to(tl.float32))
+    log_total = top + tl.log(total).to(tl.float32)
+    tl.store(p_log_totals + i_token, log_total)
+    tl.store(p_logprobs + i_token, logit - log_total)
     length = tl.load(p_lengths + slot)
     tl.debug_barrier()
     tl.store(p_lengths + slot, length + 1)
@@ -171,12 +173,13 @@ def _block_at(
 def top_logits(
     logits: torch.Tensor, block_max: torch.Tensor, block_rows: int, k: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The k largest logits and their ids, [tokens, k] both, without a pass over the vocabulary.
+    """The k largest logits and their ids, [tokens, k] both, largest first, without a pass over the vocabulary.
 
     The k largest lie in the k blocks with the largest maxima. logits [tokens, vocab]; block_max [blocks, tokens] and
-    block_rows as `unembed_kernel` left them.
+    block_rows as `unembed_kernel` left them. Of a vocabulary smaller than k all are given.
     """
     tokens, vocab = logits.shape
+    k = min(k, vocab)
     blocks = block_max.t().topk(min(k, len(block_max)), dim=1).indices
     ids = (blocks[:, :, None] * block_rows + torch.arange(block_rows, device=logits.device)).reshape(tokens, -1)
     candidates = logits.gather(1, ids.clamp(max=vocab - 1)).masked_fill(ids >= vocab, float("-inf"))

@@ -14,6 +14,7 @@ import torch
 
 from gpt_oss.sampling import RowSettings, sample, token_logprobs
 from gpt_oss.scheduler import SampledRow
+from gpt_oss.token_generator import Token
 
 VOCAB = 50
 
@@ -96,13 +97,13 @@ class FakeSamplingBackend(FakeBackend):
         self._most_rows = most_rows
         self._counted: dict[int, int] = {}  # while decode_sampled is open: what its slots hold without the step ahead
 
-    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[tuple[int, float]]]:
+    def decode_sampled(self, rows: Sequence[SampledRow]) -> Generator[list[Token]]:
         if len(rows) > self._most_rows:
             return
         self.opened += 1
         counted = self._counted = {row.slot: len(self.cache[row.slot]) for row in rows}
         fed = [row.token for row in rows]
-        behind: list[tuple[int, float]] | None = None
+        behind: list[Token] | None = None
         try:
             for number in range(self.context_length - max(counted.values())):
                 self._before("decode_sampled")
@@ -116,7 +117,11 @@ class FakeSamplingBackend(FakeBackend):
                 fed = sample(
                     logits, [RowSettings(row.temperature, seed=row.seed, step=row.step + number) for row in rows]
                 ).tolist()
-                behind = [(id, logprob) for id, (logprob, _) in zip(fed, token_logprobs(logits, fed), strict=True)]
+                told = token_logprobs(logits, fed, max(row.alternatives for row in rows))
+                behind = [
+                    Token(id, logprob, others[: row.alternatives])
+                    for row, id, (logprob, others) in zip(rows, fed, told, strict=True)
+                ]
             if behind is not None:
                 yield self._hand_out(behind)
         finally:
@@ -131,10 +136,10 @@ class FakeSamplingBackend(FakeBackend):
         assert not self._counted, "truncate while decode_sampled is open"
         return super().truncate(slot, length)
 
-    def _hand_out(self, pairs: list[tuple[int, float]]) -> list[tuple[int, float]]:
+    def _hand_out(self, tokens: list[Token]) -> list[Token]:
         for slot in self._counted:
             self._counted[slot] += 1
-        return pairs
+        return tokens
 
     def _alone(self, verb: str, slots: list[int], tokens: int) -> threading.Lock:
         assert not self._counted, f"{verb} while decode_sampled is open"

@@ -117,8 +117,10 @@ class RandomModel:
         variant = variant or choose_variant(self.device, self.dtype)
         step = DecodeStep(self.config, self.weights, rope, cache, state, variant, batch, splits=8)
         step.slots.copy_(torch.arange(batch))
-        for name in ("x", "qkv_out", "attention_out", "partial", "stats", "squares", "shares", "expert_weights",
-                     "expert_out", "logits", "block_max", "block_sum", "block_mass", "logprobs"):  # fmt: skip
+        for name in (
+            "x", "qkv_out", "attention_out", "partial", "stats", "squares", "shares", "expert_weights", "expert_out",
+            "logits", "block_max", "block_sum", "block_mass", "logprobs", "log_totals",
+        ):  # fmt: skip
             getattr(step, name).fill_(float("nan"))
         step.normed[:, : self.config.hidden_size] = float("nan")
         step.hidden[:, : self.config.intermediate_size] = float("nan")

@@ -8,7 +8,6 @@ from triton.runtime.interpreter import InterpreterBuilder
 
 from gpt_oss import sampling
 from gpt_oss.triton.backend import random_counter
-from gpt_oss.triton.unembedding import top_logits
 from gpt_oss.triton.variants import INTERPRETER_TILES, mma_variant
 from tests.triton import naive, ptx
 from tests.triton.naive import SMALL, RandomModel, assert_close, tolerance
@@ -203,9 +202,10 @@ def test_unembedding_and_greedy_choice(generator, device, dtype, batch):
     error = (step.logprobs.double() - step.logits.double().log_softmax(-1).amax(-1)).abs().max()
     assert error <= tolerance(device, dtype) * (1 + step.logits.abs().max())
     assert step.cache.device_lengths.tolist() == [1 + row for row in range(batch)]
-    values, ids = top_logits(step.logits, step.block_max, step.unembed_rows, 20)
-    assert torch.equal(values, step.logits.topk(20).values)
-    assert torch.equal(step.logits.gather(1, ids), values)
+    ids, logprobs = step.alternatives(batch, 20)
+    assert torch.equal(step.logits.gather(1, ids), step.logits.topk(20).values)
+    assert torch.equal(logprobs[:, 0], step.logprobs)
+    assert (logprobs - step.logits.log_softmax(-1).gather(1, ids)).abs().max() <= 1e-5 * step.logits.abs().max()
 
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])

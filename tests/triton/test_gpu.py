@@ -74,18 +74,21 @@ def test_run_ahead_sampling_equals_single_steps(backends, rows):
     for slot in range(rows):
         ours.truncate(slot, 0)
         ours.prefill(slot, [1 + slot, 2, 3])
-    steps = ours.decode_sampled([SampledRow(slot, 5) for slot in range(rows)])
+    steps = ours.decode_sampled([SampledRow(slot, 5, alternatives=4) for slot in range(rows)])
     found = [next(steps) for _ in range(6)]
     steps.close()
     for slot in range(rows):
         ours.truncate(slot, 3)
     fed = [5] * rows
-    for pairs in found:
+    for chosen in found:
         logits = ours.decode(range(rows), fed)
         fed = logits.argmax(-1).tolist()
-        assert fed == [token for token, _ in pairs]
-        for row, (token, logprob) in enumerate(pairs):
-            assert logits[row].log_softmax(-1)[token].item() == pytest.approx(logprob, abs=1e-3)
+        assert fed == [token.id for token in chosen]
+        for row, token in zip(logits.log_softmax(-1), chosen, strict=True):
+            assert row[token.id].item() == pytest.approx(token.logprob, abs=1e-3)
+            best = pytest.approx(row.topk(4).values.tolist(), abs=1e-3)
+            assert [logprob for _, logprob in token.top_logprobs] == best
+            assert [row[id].item() for id, _ in token.top_logprobs] == best
 
 
 def test_another_thread_computes_on_the_models_card(backends):

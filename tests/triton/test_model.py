@@ -96,7 +96,7 @@ def test_the_sampled_pipeline_may_be_left_at_any_step(reference, backend, tokens
     reference.prefill(0, tokens[:28])
     chosen = int(reference.decode([0], [tokens[28]])[0].argmax())
     steps = backend.decode_sampled([SampledRow(0, tokens[28])])
-    assert [token for token, _ in next(steps)] == [chosen]
+    assert [token.id for token in next(steps)] == [chosen]
     steps.close()
     assert backend.truncate(0, 99) == 29
     assert_same(backend.decode([0], [chosen]), reference.decode([0], [chosen]))
@@ -121,16 +121,22 @@ def test_the_sampled_pipeline_follows_torch_and_fills_the_context(reference, bac
     for slot, length in enumerate(begun):
         backend.prefill(slot, tokens[:length])
         reference.prefill(slot, tokens[:length])
-    rows = [SampledRow(0, first, 0.9, 11, 4), SampledRow(1, first, 1.1, 12, 7), SampledRow(2, first)]
+    rows = [SampledRow(0, first, 0.9, 11, 4), SampledRow(1, first, 1.1, 12, 7, 20), SampledRow(2, first, 0, 0, 0, 3)]
     found = list(backend.decode_sampled(rows))
     assert len(found) == 3  # slot 0 is full then
     assert backend.model.cache.lengths == [CONTEXT, 8, 4, 0]
     fed = [first] * 3
-    for pairs in found:
+    for chosen in found:
         logprobs = reference.decode([0, 1, 2], fed).log_softmax(-1)
-        fed = [token for token, _ in pairs]
-        for row, (token, logprob) in enumerate(pairs):
-            assert logprobs[row, token].item() == pytest.approx(logprob, abs=1e-4)
+        fed = [token.id for token in chosen]
+        for row, token in zip(rows, chosen, strict=True):
+            assert logprobs[row.slot, token.id].item() == pytest.approx(token.logprob, abs=1e-4)
+            assert len(token.top_logprobs) == row.alternatives
+            best = logprobs[row.slot].topk(row.alternatives).values.tolist()
+            assert [logprob for _, logprob in token.top_logprobs] == pytest.approx(best, abs=1e-4)
+            for id, logprob in token.top_logprobs:
+                assert logprobs[row.slot, id].item() == pytest.approx(logprob, abs=1e-4)
+        assert chosen[2].top_logprobs[0] == (chosen[2].id, chosen[2].logprob)
         assert logprobs[2, fed[2]] >= logprobs[2].max() - 1e-4
 
 
