@@ -175,6 +175,7 @@ def _add_others(app: FastAPI, service: ResponseService) -> None:
         """A model that is served."""
         return json_response(service.model(model))
 
+    @app.head("/health", include_in_schema=False)  # how some load balancers ask
     @app.get("/health", **documented(None, "Health"))
     async def health() -> Response:
         """Whether the server takes requests."""

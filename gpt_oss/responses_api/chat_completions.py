@@ -23,14 +23,16 @@ async def chat_completion(service: ResponseService, body: dict[str, Any], http: 
     try:
         request = await service.parsed(responses_body(chat))
         prepared = await service.prepare(request, None, seed=chat.seed)
+        mapper = ChatMapper(
+            chat.model or service.settings.model,
+            prepared.offer,
+            logprobs=bool(chat.logprobs),
+            include_usage=bool(chat.stream_options and chat.stream_options.include_usage),
+        )
+        run = service.run(new_id("chat_run"), mapper, prepared)
+        await run.started()
     except ApiError as error:
         raise _in_terms_of_chat(error, chat) from None
-    include_usage = bool(chat.stream_options and chat.stream_options.include_usage)
-    mapper = ChatMapper(
-        chat.model or service.settings.model, prepared.offer, logprobs=bool(chat.logprobs), include_usage=include_usage
-    )
-    run = service.run(new_id("chat_run"), mapper, prepared)
-    await run.started()
     if chat.stream:
         return RunStream(run, frame=data_event)
     await until_finished(run, http.receive)

@@ -38,12 +38,14 @@ class ChatToolCall(Lenient):
 
 
 class ChatMessage(Lenient):
-    """A message. reasoning, reasoning_content: what this server gave earlier, in either spelling."""
+    """A message. reasoning, reasoning_content: what this server gave earlier, in either spelling. refusal: what an
+    assistant said in place of its content."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: str | list[dict[str, Any]] | None = None
     reasoning: str | None = None
     reasoning_content: str | None = None
+    refusal: str | None = None
     tool_calls: list[ChatToolCall] | None = None
     tool_call_id: str | None = None
 
@@ -77,6 +79,8 @@ class ChatRequest(Lenient):
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
     stop: str | list[str] | None = None
+    functions: Any = None
+    function_call: Any = None
     metadata: Metadata | None = None
 
 
@@ -84,6 +88,10 @@ def responses_body(request: ChatRequest) -> dict[str, Any]:
     """The same request to the Responses API. Raises ApiError for what cannot be said there."""
     if request.stop:
         raise ApiError("'stop' is not supported with this model.", param="stop", code="unsupported_parameter")
+    for name, successor in (("functions", "tools"), ("function_call", "tool_choice")):
+        if getattr(request, name):
+            text = f"'{name}' is not supported any more; use '{successor}'."
+            raise ApiError(text, param=name, code="unsupported_parameter")
     body: dict[str, Any] = {
         "model": request.model,
         "input": [item for n, message in enumerate(request.messages) for item in _items(message, f"messages[{n}]")],
@@ -112,9 +120,10 @@ def _items(message: ChatMessage, param: str) -> Iterator[dict[str, Any]]:
     if thought := message.reasoning or message.reasoning_content:
         yield {"type": "reasoning", "content": [{"type": "reasoning_text", "text": thought}]}
     calls = message.tool_calls or []
-    if message.content or not calls:
+    content = message.content or message.refusal
+    if content or not calls:
         phase = {"phase": "commentary"} if calls else {}
-        yield {"type": "message", "role": message.role, "content": _parts(message.content, param), **phase}
+        yield {"type": "message", "role": message.role, "content": _parts(content, param), **phase}
     for number, call in enumerate(calls):
         if call.custom is not None:
             yield {"type": "custom_tool_call", "call_id": call.id, "name": call.custom.name, "input": call.custom.input}

@@ -10,6 +10,7 @@ import binascii
 import itertools
 import json
 import zlib
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -58,15 +59,18 @@ def read_items(given: str | Sequence[Any] | None, history: Sequence[Entry] = ())
 
 
 def _paired(entries: Sequence[Entry]) -> list[Entry]:
-    """Move each output behind its call; both must be there, once."""
+    """Move each output behind its call; neither may be without the other.
+
+    Clients that number the calls of each turn from 0 use an id again: its outputs answer its calls in their order.
+    """
     calls = {entry.call_id for entry in entries if entry.call_id is not None}
-    outputs: dict[str, Entry] = {}
+    outputs: dict[str, deque[Entry]] = defaultdict(deque)
     for entry in entries:
         if entry.answers is not None:
             if entry.answers not in calls:
                 text = f"No tool call found for function call output with call_id {entry.answers}."
                 raise ApiError(text, param="input")
-            outputs[entry.answers] = entry
+            outputs[entry.answers].append(entry)
     paired: list[Entry] = []
     for entry in entries:
         if entry.answers is not None:
@@ -75,7 +79,8 @@ def _paired(entries: Sequence[Entry]) -> list[Entry]:
         if entry.call_id is not None:
             if entry.call_id not in outputs:
                 raise ApiError(f"No tool output found for function call {entry.call_id}.", param="input")
-            output = outputs[entry.call_id]
+            answers = outputs[entry.call_id]
+            output = answers.popleft() if len(answers) > 1 else answers[0]  # a call that was sent twice is one call
             name = entry.message.recipient or FUNCTIONS
             reply = tool_reply(name, _text(output.message), entry.message.channel)
             paired.append(Entry(reply, answers=entry.call_id))
@@ -163,8 +168,9 @@ def _search(action: dict[str, Any]) -> Iterator[Entry]:
         "find_in_page": ("find", {"pattern": action.get("pattern")}),
     }
     function, arguments = functions.get(str(action.get("type")), ("search", {"query": action.get("query")}))
-    sources = [s.get("url") for s in action.get("sources") or () if isinstance(s, dict)]
-    found = "\n".join(map(str, sources)) or "(the result was not kept)"
+    sources = action.get("sources")
+    urls = [source.get("url") for source in sources if isinstance(source, dict)] if isinstance(sources, list) else []
+    found = "\n".join(map(str, urls)) or "(the result was not kept)"
     name = f"browser.{function}"
     yield Entry(call_message(name, json.dumps(arguments, ensure_ascii=False), "code", "analysis"))
     yield Entry(tool_reply(name, found, "analysis"))

@@ -54,8 +54,3 @@ def too_many_requests(message: str, seconds: int = 1) -> ApiError:
     """429, to be tried again after `seconds`."""
     headers = {"retry-after": str(seconds)}
     return ApiError(message, status=429, type="rate_limit_error", code="rate_limit_exceeded", headers=headers)
-
-
-def not_found(response_id: str) -> ApiError:
-    """404 for a response that is not stored (any more)."""
-    return ApiError(f"Response with id '{response_id}' not found.", status=404)

@@ -17,7 +17,7 @@ import llguidance.tiktoken
 import numpy as np
 
 from gpt_oss.responses_api.errors import ApiError
-from gpt_oss.tokenizer import SPECIAL_TOKENS, VOCAB_SIZE, get_tokenizer
+from gpt_oss.tokenizer import NUM_TEXT_TOKENS, SPECIAL_TOKENS, VOCAB_SIZE, get_tokenizer
 
 COMPLETE = SPECIAL_TOKENS["<|return|>"]
 # At most one blank where JSON allows any number: a weak model would write them for ever.
@@ -62,7 +62,13 @@ class Matcher:
             mask = np.zeros(VOCAB_SIZE, bool)
             mask[COMPLETE] = True
             return mask
-        return np.unpackbits(self._bits.view(np.uint8), bitorder="little")[:VOCAB_SIZE].view(bool)
+        mask = np.unpackbits(self._bits.view(np.uint8), bitorder="little")[:VOCAB_SIZE].view(bool)
+        complete = mask[COMPLETE]
+        mask[NUM_TEXT_TOKENS:] = False  # a Lark grammar can name Harmony's tokens, which would end the text
+        mask[COMPLETE] = complete
+        if not mask.any():
+            raise ValueError("after this only a special token could follow, which is no text")
+        return mask
 
 
 @functools.cache

@@ -20,11 +20,16 @@ from gpt_oss.responses_api.run import ApiEvent, Run
 DONE = b"data: [DONE]\n\n"
 MAX_DEPTH = 100
 """Of a request's JSON: the libraries that schemas are given to refuse more than 128 levels."""
+MAX_DIGITS = 1000
+"""Of an integer in a request."""
 _NO_BUFFERING = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 
 async def read_json(request: Request, limit: int) -> dict[str, Any]:
     """The request's JSON object; raises ApiError 400 or 413."""
+    coding = request.headers.get("content-encoding", "identity")
+    if coding.lower() != "identity":
+        raise ApiError(f"A body with content-encoding {coding:.20} cannot be read here; send it as it is.")
     content = bytearray()
     try:
         async for chunk in request.stream():
@@ -39,7 +44,7 @@ async def read_json(request: Request, limit: int) -> dict[str, Any]:
 def decode_object(content: bytes | str) -> dict[str, Any]:
     """JSON text that must be an object; raises ApiError."""
     try:
-        body = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite)
+        body = json.loads(content, parse_constant=_refuse_constant, parse_float=_finite, parse_int=_integer)
         if isinstance(body, dict) and _is_deeper(body, MAX_DEPTH):
             raise RecursionError
     except (ValueError, RecursionError) as error:
@@ -47,7 +52,7 @@ def decode_object(content: bytes | str) -> dict[str, Any]:
         reason = f"it is nested deeper than {MAX_DEPTH} levels" if too_deep else str(error)
         raise ApiError(f"We could not parse the JSON body of your request: {reason}.", code="invalid_json") from None
     if not isinstance(body, dict):
-        raise ApiError(f"The request must be a JSON object, not {type(body).__name__}.", code="invalid_json")
+        raise ApiError("The body of a request must be a JSON object.", code="invalid_json")
     # JSON can escape half a character, which neither UTF-8 nor the database can carry.
     escaped = b"\\ud" in content.lower() if isinstance(content, bytes) else "\\ud" in content.lower()
     return _carriable(body) if escaped else body
@@ -74,6 +79,13 @@ def _finite(text: str) -> float:
     if math.isinf(number):
         raise ValueError(f"{text:.20} is too large a number")
     return number
+
+
+def _integer(text: str) -> int:
+    """A number that is not longer than Python reads, and no integer of this API is."""
+    if len(text) > MAX_DIGITS:
+        raise ValueError(f"{text:.20} is too large a number")
+    return int(text)
 
 
 def _is_deeper(value: dict[str, Any] | list[Any], levels: int) -> bool:

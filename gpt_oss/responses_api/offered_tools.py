@@ -164,7 +164,7 @@ def read_offer(
             for entry in _callable(tool, param, None):
                 namespaces.setdefault(FUNCTIONS, None)
                 callables[entry.full_name] = entry
-    return _choose(Offer(echo, choice or "auto", callables, namespaces, hosted))
+    return _choose(Offer(echo, "auto" if choice is None else choice, callables, namespaces, hosted))
 
 
 @lru_cache(maxsize=64)
@@ -194,6 +194,9 @@ def _parse(model: type[Any], tool: dict[str, Any], param: str) -> Any:
 
 
 def _echo(tool: dict[str, Any], kind: str) -> dict[str, Any]:
+    """The tool with the fields that readers of an echo insist on."""
+    if kind == "namespace":
+        return {"description": "", **tool}
     if kind != "function":
         return tool
     return {"description": None, "parameters": None, "strict": None, **tool}
@@ -226,6 +229,8 @@ def _choose(offer: Offer) -> Offer:
                 "Tool choice 'required' needs a tool that this server can offer in 'tools'.", param="tool_choice"
             )
         return offer if choice == "auto" else _narrowed(offer, everything, everything)
+    if not isinstance(choice.get("type"), str):
+        raise ApiError("'tool_choice' needs a 'type'.", param="tool_choice.type", code="missing_required_parameter")
     if choice.get("type") == "allowed_tools":
         mode, tools = choice.get("mode", "auto"), choice.get("tools")
         if mode not in ("auto", "required") or not isinstance(tools, list):

@@ -98,6 +98,11 @@ class CreateResponse(PromptRequest):
     user: str | None = None
 
 
+_MISSING = ("missing", "union_tag_not_found")
+_MESSAGES = dict.fromkeys(("dict_type", "model_type", "model_attributes_type"), "input should be an object")
+_MESSAGES |= dict.fromkeys(_MISSING, "field required")
+
+
 def parse(model: type[Model], body: Any) -> Model:
     """The checked request; raises ApiError that names the field which is wrong."""
     try:
@@ -108,21 +113,25 @@ def parse(model: type[Model], body: Any) -> Model:
 
 def _as_api_error(error: ValidationError, body: Any) -> ApiError:
     """The deepest complaint: of `str | list[item]` it is the one about what the client meant."""
-    found = [(_path(e["loc"], body), e) for e in error.errors(include_url=False, include_input=False)]
+    found = [(_path(e["loc"], body, e["type"] in _MISSING), e) for e in error.errors(include_url=False)]
     path, worst = max(found, key=lambda pair: len(pair[0]))
-    if worst["type"] == "union_tag_invalid" and (not path or path[-1] != "type"):
+    kind = worst["type"]
+    if kind in ("union_tag_invalid", "union_tag_not_found") and path[-1:] != ["type"]:
         path = [*path, "type"]
     param = _written(path) or None
-    code = "missing_required_parameter" if worst["type"] == "missing" else "invalid_value"
-    message = worst["msg"][0].lower() + worst["msg"][1:]
-    if worst["type"] == "union_tag_invalid":
+    code = "missing_required_parameter" if kind in _MISSING else "invalid_value"
+    message = _MESSAGES.get(kind) or worst["msg"][0].lower() + worst["msg"][1:]
+    if kind == "union_tag_invalid":
         message = f"{worst['ctx']['tag']!r} is not known here"
     text = f"Invalid value for '{param}': {message}." if param else f"Invalid request: {message}."
     return ApiError(text, param=param, code=code)
 
 
-def _path(loc: tuple[int | str, ...], body: Any) -> list[int | str]:
-    """The steps of a location that lead through the body; pydantic adds the names of union members."""
+def _path(loc: tuple[int | str, ...], body: Any, missing: bool) -> list[int | str]:
+    """The steps of a location that lead through the body; pydantic adds the names of union members.
+
+    missing: the last step is a field that is not there.
+    """
     path: list[int | str] = []
     for step in loc:
         if isinstance(body, dict) and step in body:
@@ -131,7 +140,7 @@ def _path(loc: tuple[int | str, ...], body: Any) -> list[int | str]:
             if not isinstance(step, int):
                 continue  # the name of a member of a union
             body = body[step]
-        elif not isinstance(body, dict) or step != loc[-1]:
+        elif not missing or not isinstance(body, dict) or step != loc[-1]:
             continue
         path.append(step)
     return path

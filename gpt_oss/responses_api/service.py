@@ -288,7 +288,8 @@ def listed_input(given: Any) -> list[dict[str, Any]]:
 
 def _listed(item: dict[str, Any]) -> dict[str, Any]:
     kind = item.get("type") or "message"
-    listed = {**item, "type": kind, "id": item.get("id") or new_id(_PREFIXES.get(kind, "item"))}
+    id = item.get("id")
+    listed = {**item, "type": kind, "id": id if id and isinstance(id, str) else new_id(_PREFIXES.get(kind, "item"))}
     content = item.get("content")
     if kind == "message":
         listed.setdefault("status", "completed")

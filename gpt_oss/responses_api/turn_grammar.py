@@ -11,6 +11,7 @@ Harmony text. Reasoning stays free. Two degrees:
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -102,9 +103,18 @@ def _call_grammar(entry: CallerTool) -> Grammar | None:
     if isinstance(tool, FunctionTool):
         if not tool.strict:
             return any_object()
-        schema = tool.parameters if tool.parameters is not None else {"type": "object", "properties": {}}
-        return json_grammar(schema, f"{entry.param}.parameters", tool.name)
+        return json_grammar(_arguments_schema(tool, entry.param), f"{entry.param}.parameters", tool.name)
     return _custom_grammar(tool, f"{entry.param}.format.definition")
+
+
+def _arguments_schema(tool: FunctionTool, param: str) -> dict[str, Any]:
+    """The schema of a function's arguments, which are an object whatever else it says."""
+    schema = tool.parameters or {}
+    type = schema.get("type", "object")
+    if type != "object" and not (isinstance(type, list) and "object" in type):
+        text = f"Invalid schema for '{tool.name}': arguments are an object, so 'type' must be 'object'."
+        raise ApiError(text, param=f"{param}.parameters", code="invalid_json_schema")
+    return {**schema, "type": "object"}
 
 
 def _custom_grammar(tool: CustomTool, param: str) -> Grammar | None:

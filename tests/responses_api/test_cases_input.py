@@ -78,9 +78,47 @@ def test_42_an_output_without_its_call(serve):
     assert serve().error({"input": [USER, CALL]})["message"] == "No tool output found for function call c1."
 
 
+def test_42_an_id_that_is_used_again_is_answered_in_order(prompt_of):
+    again = [{**CALL, "arguments": '{"location":"Rome"}'}, {**OUTPUT, "output": "rainy"}]
+    text = prompt_of([USER, CALL, OUTPUT, *again, USER], tools=[WEATHER])
+    places = [text.index(word) for word in ("Oslo", "sunny", "Rome", "rainy")]
+    assert places == sorted(places)
+    assert prompt_of([USER, CALL, CALL, OUTPUT], tools=[WEATHER]).count("sunny") == 2  # sent twice by mistake
+
+
 def test_43_a_call_without_an_id(serve):
     nameless = {k: v for k, v in OUTPUT.items() if k != "call_id"}
     assert serve().error({"input": [USER, CALL, nameless]})["param"] == "input[2].call_id"
+
+
+@pytest.mark.parametrize(
+    ("item", "param", "code"),
+    [
+        ({"role": "user", "content": {}}, "input[0].content", "invalid_value"),
+        ({"role": "user", "content": [{"text": "no type"}]}, "input[0].content[0].type", "missing_required_parameter"),
+        ({"role": "user", "content": ["no part"]}, "input[0].content[0]", "invalid_value"),
+        ({"role": "tool", "content": "x"}, "input[0].role", "invalid_value"),
+        ({"type": "message", "content": "x"}, "input[0].role", "missing_required_parameter"),
+        ("no item", "input[0]", "invalid_value"),
+        ({**OUTPUT, "output": {}}, "input[0].output", "invalid_value"),
+        ({"type": "reasoning", "content": "x"}, "input[0].content", "invalid_value"),
+        ({"type": "web_search_call", "action": "x"}, "input[0].action", "invalid_value"),
+    ],
+)
+def test_43_an_item_that_is_none_is_named_as_the_client_wrote_it(serve, item, param, code):
+    error = serve().error({"input": [item, USER]})
+    assert (error["param"], error["code"]) == (param, code)
+    assert f"'{param}'" in error["message"] and "Item" not in error["message"]
+    assert serve().error({"input": {}})["param"] == "input"
+
+
+@pytest.mark.parametrize("id", [5, 10**30, [1], {"a": 1}, True, "", None, "x" * 10_000])
+def test_43_an_id_of_any_kind_can_be_stored(serve, id):
+    server = serve(answer("ok"))
+    made = server.json({"input": [{**USER, "id": id}]})
+    assert made["status"] == "completed"
+    (item,) = server.client.get(f"/v1/responses/{made['id']}/input_items").json()["data"]
+    assert item["id"] == id if isinstance(id, str) and id else item["id"].startswith("msg_")
 
 
 @pytest.mark.parametrize("extra", [{"content": None}, {}, {"content": [], "encrypted_content": "someone else's"}])
@@ -118,7 +156,8 @@ def test_46_hosted_calls_are_shown(prompt_of):
         "code": "print(1)",
         "outputs": [{"type": "logs", "logs": "1\n"}],
     }
-    text = prompt_of([USER, search, ran])
+    odd = {"type": "web_search_call", "action": {"type": "search", "query": "odd", "sources": 5}}
+    text = prompt_of([USER, search, odd, ran])
     assert 'to=browser.search<|channel|>analysis code<|message|>{"query": "q"}<|call|>' in text
     assert "print(1)<|call|><|start|>python to=assistant<|channel|>analysis<|message|>1\n<|end|>" in text
 

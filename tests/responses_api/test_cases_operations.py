@@ -1,6 +1,7 @@
 """Cases 50 to 60 of spec/responses.md, section 5: errors, engine, operations."""
 
 import concurrent.futures
+import gzip
 import http.client
 import json
 import logging
@@ -71,6 +72,7 @@ DEEP = b'{"input": "hi", "tools": [{"type": "function", "name": "f", "parameters
         b"",
         b'{"input": NaN}',
         b'{"input": "hi", "tools": [{"type": "new", "least": 1e400}]}',
+        b'{"input": "hi", "max_tool_calls": %s}' % (b"9" * 5000),
         b"[" * 100_000,
         DEEP % (b'{"items": ' * 150, b"}" * 150),
     ],
@@ -78,6 +80,17 @@ DEEP = b'{"input": "hi", "tools": [{"type": "function", "name": "f", "parameters
 def test_50_bodies_that_are_no_json_object(serve, content):
     reply = serve().client.post("/v1/responses", content=content)
     assert reply.status_code == 400 and reply.json()["error"]["type"] == "invalid_request_error"
+
+
+def test_50_a_packed_body_is_refused_by_name(serve):
+    body = gzip.compress(b'{"input": "hi"}')
+    reply = serve().client.post("/v1/responses", content=body, headers={"content-encoding": "gzip"})
+    assert reply.status_code == 400 and "gzip" in reply.json()["error"]["message"]
+
+
+def test_50_health_can_be_asked_without_a_body(serve):
+    reply = serve(api_key="secret").client.head("/health")
+    assert (reply.status_code, reply.content) == (200, b"")
 
 
 def test_50_other_refusals_have_the_same_shape(serve):

@@ -57,6 +57,11 @@ def test_21_other_functions_are_not_allowed(serve):
         assert server.error({"input": "hi", "tools": [WEATHER], "tool_choice": wrong})["param"] == "tool_choice"
 
 
+@pytest.mark.parametrize(("choice", "param"), [("", "tool_choice"), ({}, "tool_choice.type"), (5, "tool_choice")])
+def test_21_a_choice_that_is_none_is_not_auto(serve, choice, param):
+    assert serve().error({"input": "hi", "tools": [WEATHER], "tool_choice": choice})["param"] == param
+
+
 def test_21_tools_that_are_not_offered_narrow_nothing(serve):
     remote = {"type": "mcp", "server_label": "x"}
     function = {"type": "function", "name": "get_weather"}

@@ -100,6 +100,7 @@ def test_a_namespace_may_hold_a_custom_tool(serve):
         ("lark", 'begin: "a"', "start"),
         ("lark", "start: /(?=a)b/", "look-around"),
         ("lark", "start: more\nmore: start", "no text fits it"),
+        ("lark", 'start: <|end|> "a"', "special token"),
         ("regex", "(", "unclosed group"),
     ],
 )
@@ -130,6 +131,36 @@ def test_a_schema_that_cannot_be_used_names_the_keyword(serve, schema, keyword):
     assert keyword in error["message"] and "\n" not in error["message"]
     strict = {**WEATHER, "parameters": schema, "strict": True}
     assert server.error({"input": "hi", "tools": [strict]})["param"] == "tools[0].parameters"
+
+
+@pytest.mark.parametrize("type", ["array", "string", ["array", "null"], 5, None])
+def test_arguments_are_an_object(serve, type):
+    strict = {**WEATHER, "parameters": {"type": type}, "strict": True}
+    error = serve().error({"input": "hi", "tools": [strict]})
+    assert (error["param"], error["code"]) == ("tools[0].parameters", "invalid_json_schema")
+    assert "must be 'object'" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "schema",
+    [
+        {},
+        {"type": ["object", "null"]},
+        {"anyOf": [{"type": "string"}, {"type": "object", "properties": {"a": {"type": "integer"}}}]},
+        {"$ref": "#/$defs/any", "$defs": {"any": {}}},
+    ],
+)
+def test_strict_arguments_are_an_object_whatever_else_the_schema_allows(schema):
+    body = {"tools": [{"type": "function", "name": "edit", "parameters": schema, "strict": True}]}
+    header = EDIT.replace("<|message|>", " <|constrain|>json<|message|>")
+    assert forbidden(body, f'{header}{{"a":1}}<|call|>') is None
+    assert [forbidden(body, f"{header}{other}") for other in ("null", "5", '"')] == ["null", "5", '"']
+
+
+def test_a_grammar_cannot_name_tokens_that_are_no_text():
+    body = {"tools": [custom("lark", 'start: "a" (<|end|> | "b")')]}
+    assert forbidden(body, f"{EDIT}ab<|call|>") is None
+    assert forbidden(body, f"{EDIT}a<|end|>") == "<|end|>"
 
 
 @pytest.mark.parametrize("missing", ["name", "schema"])
