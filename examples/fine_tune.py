@@ -31,7 +31,11 @@ RETURN = 200002
 def examples(file: Path) -> list[tuple[list[int], list[int]]]:
     """(prompt, answer) token ids of every line."""
     encoding, found = get_harmony_encoding(), []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeError) as error:
+        raise SystemExit(f"{file} cannot be read: {error}") from error
+    for number, line in enumerate(text.splitlines(), 1):
         try:
             dialogue = json.loads(line)
             user, assistant = dialogue["user"], dialogue["assistant"]
