@@ -136,11 +136,13 @@ def _run(options: argparse.Namespace, load: Load) -> int:
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "uvicorn", "server") from error
     from gpt_oss.responses_api.api_server import create_api_server
+    from gpt_oss.responses_api.store import Store
 
     settings = server_settings(options)
+    Store(settings.store_path).close()  # what cannot be used is said before a large model is loaded for nothing
     if options.host not in LOOPBACK and settings.api_key is None:
         logger.warning("listening on %s without --api-key: whoever reaches this machine may use it", options.host)
-    with listen(options.host, options.port) as listening:  # before a large model is loaded for nothing
+    with listen(options.host, options.port) as listening:  # likewise
         generator = load(options)
         assert generator is not None  # rank 0 has one
         sys.setswitchinterval(SWITCH_SECONDS)

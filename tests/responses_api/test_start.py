@@ -1,4 +1,4 @@
-"""The address is taken before the model is loaded, and one that cannot be had costs a sentence."""
+"""What the server needs besides its model is tried before the model is loaded, and costs a sentence if it cannot be."""
 
 import socket
 
@@ -27,3 +27,13 @@ def test_a_port_that_is_none(capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["--port", "80000"], load=pytest.fail)
     assert "--port: expected a port from 0 to 65535, got '80000'" in capsys.readouterr().err
+
+
+def test_a_store_that_cannot_be_used(tmp_path, capsys):
+    no_database = tmp_path / "notes.txt"
+    no_database.write_text("Something else altogether. " * 40)
+    for path in (no_database, tmp_path, tmp_path / "absent" / "store.db"):
+        assert main(["--port", "0", "--store", str(path)], load=pytest.fail) == 1
+        said = capsys.readouterr().err
+        assert f"{path}: cannot be used to store responses" in said and said.count("\n") == 1
+    assert no_database.read_text().startswith("Something else")
