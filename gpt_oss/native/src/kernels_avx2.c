@@ -20,6 +20,14 @@ enum { LANES = 8 };
 
 static int supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
+/* Ask for the cache lines of `bytes` that follow `address` at a distance. The processor reads ahead by itself, but
+ * stops at the ends of pages of 4 KB, which are shorter than a row. Nothing is accessed, so the distance may lead out of
+ * the array. */
+static inline void fetch_ahead(const void *address, size_t bytes) {
+    enum { DISTANCE = 1536, LINE = 64 };
+    for (size_t i = 0; i < bytes; i += LINE) __builtin_prefetch((const void *)((uintptr_t)address + DISTANCE + i));
+}
+
 TARGET static inline float sum_of(__m256 v) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     four = _mm_add_ps(four, _mm_movehl_ps(four, four));
@@ -61,84 +69,107 @@ TARGET static inline float block_integers(const uint16_t *x, __m256i integers[2]
     return exponent == 255 ? NAN : float_of_bits((exponent - 15) << 23);
 }
 
-/* Prepared activations: k integers, then a factor for each block. */
-static size_t prepared_bytes(size_t k) { return k * sizeof(int16_t) + k / BLOCK * sizeof(float); }
+/* Prepared activations of two blocks. Their weights are decoded in one register, a block in each half of it, and so lie
+ * the integers: those of the low nibbles of bytes 0 to 7, of bytes 8 to 15, then of the high nibbles. */
+struct block_pair {
+    int16_t integers[4][2][8];
+    float factors[2][4];
+};
+
+static size_t prepared_bytes(size_t k) { return (k / BLOCK + 1) / 2 * sizeof(struct block_pair); }
 
 TARGET static void prepare(const uint16_t *x, size_t k, void *prepared) {
-    float *factors = (float *)((int16_t *)prepared + k);
+    memset(prepared, 0, prepared_bytes(k));
     for (size_t block = 0; block < k / BLOCK; block++) {
+        struct block_pair *pair = (struct block_pair *)prepared + block / 2;
         __m256i integers[2];
-        factors[block] = block_integers(x + block * BLOCK, integers) * (1.0f / 256); /* for `block_codes` */
-        _mm256_storeu_si256((__m256i *)prepared + 2 * block, integers[0]);
-        _mm256_storeu_si256((__m256i *)prepared + 2 * block + 1, integers[1]);
+        float factor = block_integers(x + block * BLOCK, integers) * (1.0f / 256); /* for `pair_codes` */
+        for (size_t half = 0; half < 2; half++) {
+            __m128i even = _mm256_castsi256_si128(integers[half]), odd = _mm256_extracti128_si256(integers[half], 1);
+            _mm_storeu_si128((__m128i *)pair->integers[half][block % 2], even);
+            _mm_storeu_si128((__m128i *)pair->integers[2 + half][block % 2], odd);
+        }
+        _mm_storeu_ps(pair->factors[block % 2], _mm_set1_ps(factor));
     }
 }
 
-/* The 32 codes of a block in the order of `block_integers`: 16-bit integers, 2^9 times their values. */
-TARGET static inline void block_codes(const uint8_t *codes, __m256i integers[2]) {
-    const __m256i shifts = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4);
+/* The codes of two blocks, or of one and zeros, in the order of `struct block_pair`: 2^9 times their values. */
+TARGET static inline void pair_codes(const uint8_t *codes, size_t blocks, __m256i integers[4]) {
     const __m256i doubled = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)FP4_DOUBLED));
-    __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)codes));
-    bytes = _mm256_and_si256(_mm256_srlv_epi32(bytes, shifts), _mm256_set1_epi8(15));
-    bytes = _mm256_shuffle_epi8(doubled, bytes);
-    integers[0] = _mm256_unpacklo_epi8(_mm256_setzero_si256(), bytes);
-    integers[1] = _mm256_unpackhi_epi8(_mm256_setzero_si256(), bytes);
+    const __m256i nibble = _mm256_set1_epi8(15), zero = _mm256_setzero_si256();
+    __m256i bytes = blocks == 2 ? _mm256_loadu_si256((const __m256i *)codes)
+                                : _mm256_zextsi128_si256(_mm_loadu_si128((const __m128i *)codes));
+    __m256i low = _mm256_shuffle_epi8(doubled, _mm256_and_si256(bytes, nibble));
+    __m256i high = _mm256_shuffle_epi8(doubled, _mm256_and_si256(_mm256_srli_epi16(bytes, 4), nibble));
+    integers[0] = _mm256_unpacklo_epi8(zero, low);
+    integers[1] = _mm256_unpackhi_epi8(zero, low);
+    integers[2] = _mm256_unpacklo_epi8(zero, high);
+    integers[3] = _mm256_unpackhi_epi8(zero, high);
 }
 
 /* Up to eight scale bytes to floats; see scale_to_float. One by one they would cost as much as their blocks. */
-TARGET static inline void widen_scales(const uint8_t *scales, size_t count, float factors[LANES]) {
-    if (count < LANES) {
-        for (size_t i = 0; i < count; i++) factors[i] = scale_to_float(scales[i]);
-        return;
-    }
-    __m256i exponents = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)scales));
+TARGET static inline __m256 widen_scales(const uint8_t *scales, size_t count) {
+    uint8_t bytes[LANES] = {0};
+    memcpy(bytes, scales, count);
+    __m256i exponents = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)bytes));
     __m256i bits = _mm256_max_epu32(_mm256_slli_epi32(exponents, 23), _mm256_set1_epi32(0x00400000));
     __m256i nan = _mm256_cmpeq_epi32(exponents, _mm256_set1_epi32(255));
-    bits = _mm256_blendv_epi8(bits, _mm256_set1_epi32(0x7FC00000), nan);
-    _mm256_storeu_si256((__m256i *)factors, bits);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(bits, _mm256_set1_epi32(0x7FC00000), nan));
 }
 
-/* Up to LANES blocks of a row times the same of each token; x points at integers, x_factors at their factors. */
+TARGET static inline __m256i integers_at(const int16_t (*integers)[8]) {
+    return _mm256_loadu_si256((const __m256i *)integers);
+}
+
+/* Up to LANES blocks of a row times the same of each token. A sum waits four cycles for the one before it: two take
+ * turns. */
 TARGET static inline void add_blocks(const uint8_t *codes, const uint8_t *scales, size_t blocks,
-                                     const __m256i *const *x, const float *const *x_factors, size_t tokens,
-                                     __m256 totals[MAX_TOKENS]) {
-    float factors[LANES];
-    widen_scales(scales, blocks, factors);
-    EACH(block, blocks) {
-        __m256i w[2];
-        block_codes(codes + block * BLOCK_BYTES, w);
-        __m256 factor = _mm256_broadcast_ss(&factors[block]);
+                                     const struct block_pair *const *x, size_t tokens, __m256 totals[MAX_TOKENS][2]) {
+    const __m256i spread = _mm256_setr_epi32(0, 0, 0, 0, 1, 1, 1, 1);
+    __m256 scale = widen_scales(scales, blocks);
+    EACH(p, (blocks + 1) / 2) {
+        __m256i w[4];
+        pair_codes(codes + 2 * p * BLOCK_BYTES, blocks - 2 * p > 1 ? 2 : 1, w);
+        __m256 factor = _mm256_permutevar8x32_ps(scale, _mm256_add_epi32(spread, _mm256_set1_epi32((int)(2 * p))));
         EACH(t, tokens) {
-            __m256i sum = _mm256_add_epi32(_mm256_madd_epi16(w[0], _mm256_loadu_si256(x[t] + 2 * block)),
-                                           _mm256_madd_epi16(w[1], _mm256_loadu_si256(x[t] + 2 * block + 1)));
-            __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_broadcast_ss(&x_factors[t][block]));
-            totals[t] = _mm256_fmadd_ps(part, factor, totals[t]);
+            const struct block_pair *pair = x[t] + p;
+            __m256i sum = _mm256_add_epi32(_mm256_add_epi32(_mm256_madd_epi16(w[0], integers_at(pair->integers[0])),
+                                                            _mm256_madd_epi16(w[1], integers_at(pair->integers[1]))),
+                                           _mm256_add_epi32(_mm256_madd_epi16(w[2], integers_at(pair->integers[2])),
+                                                            _mm256_madd_epi16(w[3], integers_at(pair->integers[3]))));
+            __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_loadu_ps((const float *)pair->factors));
+            totals[t][p % 2] = _mm256_fmadd_ps(part, factor, totals[t][p % 2]);
         }
     }
 }
 
 TARGET static inline void row_for(const uint8_t *codes, const uint8_t *scales, size_t k, const void *const *prepared,
                                   size_t tokens, float *sums) {
-    __m256 totals[MAX_TOKENS];
-    const __m256i *x[MAX_TOKENS];
-    const float *x_factors[MAX_TOKENS];
+    __m256 totals[MAX_TOKENS][2];
+    const struct block_pair *x[MAX_TOKENS];
     EACH(t, tokens) {
-        totals[t] = _mm256_setzero_ps();
+        totals[t][0] = totals[t][1] = _mm256_setzero_ps();
         x[t] = prepared[t];
-        x_factors[t] = (const float *)((const int16_t *)prepared[t] + k);
     }
     size_t left = k / BLOCK;
     for (; left >= LANES; left -= LANES) {
-        add_blocks(codes, scales, LANES, x, x_factors, tokens, totals);
+        fetch_ahead(codes, LANES * BLOCK_BYTES);
+        fetch_ahead(scales, LANES);
+        add_blocks(codes, scales, LANES, x, tokens, totals);
         codes += LANES * BLOCK_BYTES;
         scales += LANES;
-        EACH(t, tokens) {
-            x[t] += 2 * LANES;
-            x_factors[t] += LANES;
-        }
+        EACH(t, tokens) x[t] += LANES / 2;
     }
-    add_blocks(codes, scales, left, x, x_factors, tokens, totals);
-    EACH(t, tokens) sums[t] = sum_of(totals[t]);
+    /* Constant numbers of blocks, as in mxfp4_row. */
+    EACH(step, 3) {
+        const size_t blocks = LANES / 2 >> step;
+        if (!(left & blocks)) continue;
+        add_blocks(codes, scales, blocks, x, tokens, totals);
+        codes += blocks * BLOCK_BYTES;
+        scales += blocks;
+        EACH(t, tokens) x[t] += blocks / 2;
+    }
+    EACH(t, tokens) sums[t] = sum_of(_mm256_add_ps(totals[t][0], totals[t][1]));
 }
 
 /* The number of tokens as a constant lets the compiler keep the sums in registers. */
@@ -156,12 +187,15 @@ TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_
                                     float *sums) {
     __m256 even[MAX_TOKENS], odd[MAX_TOKENS];
     EACH(t, tokens) even[t] = odd[t] = _mm256_setzero_ps();
-    for (size_t i = 0; i < k; i += 2 * LANES) {
-        __m256i w = words_at(row + i);
-        EACH(t, tokens) {
-            __m256i v = words_at(x[t] + i);
-            even[t] = _mm256_fmadd_ps(lower(w), lower(v), even[t]);
-            odd[t] = _mm256_fmadd_ps(upper(w), upper(v), odd[t]);
+    for (size_t i = 0; i < k; i += BLOCK) {
+        fetch_ahead(row + i, BLOCK * sizeof *row);
+        for (size_t half = i; half < i + BLOCK; half += 2 * LANES) {
+            __m256i w = words_at(row + half);
+            EACH(t, tokens) {
+                __m256i v = words_at(x[t] + half);
+                even[t] = _mm256_fmadd_ps(lower(w), lower(v), even[t]);
+                odd[t] = _mm256_fmadd_ps(upper(w), upper(v), odd[t]);
+            }
         }
     }
     EACH(t, tokens) sums[t] = sum_of(_mm256_add_ps(even[t], odd[t]));
@@ -184,12 +218,18 @@ static void decode(const uint8_t *codes, const uint8_t *scales, size_t blocks, u
  * of a panel is BLOCK / 2 neighbouring pairs of values, each for all tokens, then all tokens' factors. */
 enum { PAIRS = BLOCK / 2, INTEGER_BLOCK = (PAIRS + 1) * TILE_TOKENS };
 
+/* The weights in the order of `block_integers`. */
 TARGET static void widen_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *row) {
+    const __m256i shifts = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4), zero = _mm256_setzero_si256();
+    const __m256i doubled = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)FP4_DOUBLED));
     for (size_t block = 0; block < blocks; block++) {
-        __m256i integers[2];
-        block_codes(codes + block * BLOCK_BYTES, integers);
-        for (size_t half = 0; half < 2; half++)
-            _mm256_storeu_si256((__m256i *)row + 2 * block + half, _mm256_srai_epi16(integers[half], 8));
+        __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(codes + block * BLOCK_BYTES)));
+        bytes = _mm256_and_si256(_mm256_srlv_epi32(bytes, shifts), _mm256_set1_epi8(15));
+        bytes = _mm256_shuffle_epi8(doubled, bytes);
+        __m256i first = _mm256_srai_epi16(_mm256_unpacklo_epi8(zero, bytes), 8);
+        __m256i second = _mm256_srai_epi16(_mm256_unpackhi_epi8(zero, bytes), 8);
+        _mm256_storeu_si256((__m256i *)row + 2 * block, first);
+        _mm256_storeu_si256((__m256i *)row + 2 * block + 1, second);
         row[PANEL_K / 2 + block] = scale_to_float(scales[block]);
     }
 }
