@@ -1,4 +1,5 @@
-"""The folder where gpt_oss keeps what it can make again, and the command that shows and clears it.
+"""The folder where gpt_oss keeps all that it leaves on a machine, and the command that shows and clears it: models
+that it unpacked or converted, the browser's indexes, the messages typed in the chat.
 
 In: the environment. Out: the folder, what is in it and how large. Whatever the package puts there has a name
 that begins with `gpt-oss-`; nothing else is shown or deleted, because a user may name any folder.
@@ -98,7 +99,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="gpt-oss cache",
         description=f"Show the cache folder and what lies in it. Set {VARIABLE} to use another folder.",
     )
-    parser.add_argument("--clear", action="store_true", help="delete all of it; it is made again when needed")
+    parser.add_argument("--clear", action="store_true", help="delete all of it, the chat's history too")
     options = parser.parse_args(arguments)
     return run_command(parser.prog, lambda: _clear() if options.clear else _show())
 

@@ -161,7 +161,8 @@ def listen(host: str, number: int) -> socket.socket:
         family, kind, protocol, _, place = min(address, key=lambda found: found[0] != socket.AF_INET)
         taken = socket.socket(family, kind, protocol)
         try:
-            taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if os.name == "posix":  # elsewhere it would share a port that another server has
+                taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             taken.bind(place)
         except BaseException:
             taken.close()

@@ -138,9 +138,7 @@ COMMANDS = {
     "/help": Command("", "show this", _help),
     "/effort": Command("[low|medium|high]", "how long the model reasons", _effort),
     "/reasoning": Command("[on|off]", "show the last thoughts; fold or unfold those to come", _reasoning),
-    "/system": Command(
-        "[TEXT|none]", "what the model is told first; TEXT becomes your instructions", _system
-    ),
+    "/system": Command("[TEXT|none]", "what the model is told first; TEXT becomes your instructions", _system),
     "/tools": Command("[NAME on|off]", "which tools the model has", _tools),
     "/reset": Command("", "begin a new conversation", _reset),
     "/undo": Command("", "take back the last question and its answer", _undo),

@@ -14,6 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TextIO
 
+from gpt_oss.cache import ENTRY_PREFIX, cache_directory
+from gpt_oss.errors import CacheError
+
 try:
     import termios
 except ImportError:  # Windows
@@ -48,20 +51,20 @@ def open_input(commands: Sequence[str], *, color: bool = True) -> LineInput:
 
 
 def history_file(environment: Mapping[str, str] | None = None) -> Path | None:
-    """Where typed messages are kept: `GPT_OSS_HISTORY` (empty: nowhere), or the user's folder for state.
+    """Where typed messages are kept: `GPT_OSS_HISTORY` (empty: nowhere), or a private folder in the cache folder.
 
-    None where that folder cannot be made.
+    There, because `gpt-oss cache` shows and clears all that the package leaves on a machine. None where that folder
+    cannot be made.
     """
     environment = os.environ if environment is None else environment
     if (named := environment.get(HISTORY_VARIABLE)) is not None:
         return Path(named).expanduser() if named else None
-    base = environment.get("XDG_STATE_HOME", "")
     try:
-        folder = (Path(base) if os.path.isabs(base) else Path.home() / ".local" / "state") / "gpt-oss"
+        folder = cache_directory(environment) / f"{ENTRY_PREFIX}chat"
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except (OSError, RuntimeError):
+    except (CacheError, OSError):
         return None
-    return folder / "chat_history" if os.access(folder, os.W_OK) else None
+    return folder / "history" if os.access(folder, os.W_OK) else None
 
 
 @contextmanager

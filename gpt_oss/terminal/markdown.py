@@ -179,14 +179,10 @@ class MarkdownStream:
         ruled = len(rows) > 1 and all(_TABLE_RULE.fullmatch(cell) for cell in rows[1])
         body = [row for index, row in enumerate(rows) if not (ruled and index == 1)]
         columns = max(map(len, body))
-        widths = [
-            max(cell_width(_plain(row[i])) if i < len(row) else 0 for row in body) for i in range(columns)
-        ]
+        widths = [max(cell_width(_plain(row[i])) if i < len(row) else 0 for row in body) for i in range(columns)]
         lines = []
         for index, row in enumerate(body):
-            cells = [
-                _plain(cell) + " " * (widths[i] - cell_width(_plain(cell))) for i, cell in enumerate(row)
-            ]
+            cells = [_plain(cell) + " " * (widths[i] - cell_width(_plain(cell))) for i, cell in enumerate(row)]
             style = ("bold",) if ruled and index == 0 else ()
             lines.append("  ".join(styled(cell, *style) for cell in cells).rstrip())
             if ruled and index == 0:

@@ -79,9 +79,7 @@ class Session:
         asked = text_message(Role.USER, text)
         messages = [*self.start(), *self.history, asked]
         cancellation = Cancellation()
-        turn = run_turn(
-            messages, self.generator, self._active(), options=self._options, cancellation=cancellation
-        )
+        turn = run_turn(messages, self.generator, self._active(), options=self._options, cancellation=cancellation)
         done = None
         try:
             with _stopped_by_ctrl_c(cancellation):

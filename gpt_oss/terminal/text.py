@@ -65,9 +65,7 @@ class Wrapper:
     but the first of a paragraph, `first` before that. `column`: where the cursor is already.
     """
 
-    def __init__(
-        self, width: Callable[[], int], first: str = "", hanging: str | None = None, *, column: int = 0
-    ):
+    def __init__(self, width: Callable[[], int], first: str = "", hanging: str | None = None, *, column: int = 0):
         self._width = width
         self._column = column
         self._word: list[str] = []

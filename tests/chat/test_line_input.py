@@ -53,17 +53,17 @@ def test_joined_leaves_ordinary_text_alone():
     assert joined('say """ and \\n') == 'say """ and \\n'
 
 
-def test_history_goes_to_the_users_state(tmp_path):
-    assert history_file({"XDG_STATE_HOME": str(tmp_path)}) == tmp_path / "gpt-oss" / "chat_history"
+def test_history_lies_in_the_cache_folder(tmp_path):
+    assert history_file({"GPT_OSS_CACHE": str(tmp_path)}) == tmp_path / "gpt-oss-chat" / "history"
     assert history_file({"GPT_OSS_HISTORY": str(tmp_path / "h")}) == tmp_path / "h"
     assert history_file({"GPT_OSS_HISTORY": ""}) is None
 
 
 def test_no_history_where_no_folder_can_be_made(tmp_path):
     (tmp_path / "file").write_text("")
-    assert history_file({"XDG_STATE_HOME": str(tmp_path / "file")}) is None
+    assert history_file({"GPT_OSS_CACHE": str(tmp_path / "file")}) is None
 
 
 def test_history_is_private(tmp_path):
-    folder = history_file({"XDG_STATE_HOME": str(tmp_path)}).parent
+    folder = history_file({"GPT_OSS_CACHE": str(tmp_path)}).parent
     assert sys.platform == "win32" or os.stat(folder).st_mode & 0o077 == 0

@@ -6,6 +6,7 @@ nowhere else. On Windows the same checks are made on paths, without that guarant
 DiffError for a symbolic link.
 """
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -58,13 +59,14 @@ class Folder:
 
     def enter(self, name: str) -> "Folder":
         """Open the folder `name` in this one."""
-        self.stat(name)
+        found = self.stat(name)
         location = os.path.join(self._location, name)
         fd = None
         if self._fd is not None:
             fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | _FLAGS, dir_fd=self._fd)
-        elif not os.path.isdir(location):
-            raise NotADirectoryError(f"{location} is not a folder")
+        elif found is None or not stat.S_ISDIR(found.st_mode):
+            number = errno.ENOENT if found is None else errno.ENOTDIR
+            raise OSError(number, os.strerror(number), location)
         return Folder(location, fd, (*self._path, name))
 
     def stat(self, name: str) -> os.stat_result | None:

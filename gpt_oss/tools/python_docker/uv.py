@@ -69,9 +69,7 @@ class UvProcess(Backend):
         try:
             result.exit_code = self._wait(process, started + self.limits.timeout, cancelled)
         finally:
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
+            _end(process)
         reader.join(1)  # a process that left the group may hold the pipe open
         result.cancelled = result.exit_code is None and cancelled.is_set()
         result.timed_out = result.exit_code is None and not result.cancelled
@@ -86,6 +84,16 @@ class UvProcess(Backend):
                 code = process.wait(POLL_SECONDS)
                 return code if code >= 0 else 128 - code
         return None
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End the process and what it has started; on Windows, which has no such groups, uv takes its children along."""
+    with suppress(ProcessLookupError):
+        if hasattr(os, "killpg"):
+            os.killpg(process.pid, signal.SIGKILL)
+        elif process.poll() is None:
+            process.kill()
+    process.wait()
 
 
 def _drain(pipe: IO[bytes] | None, transcript: Transcript) -> None:

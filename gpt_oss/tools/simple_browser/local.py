@@ -3,13 +3,14 @@
 import asyncio
 import hashlib
 import logging
-import os
 import sqlite3
 import threading
 from pathlib import Path
 
 from aiohttp import ClientSession
 
+from gpt_oss.cache import ENTRY_PREFIX, cache_directory
+from gpt_oss.errors import CacheError
 from gpt_oss.tools.simple_browser.base import Backend, BackendError
 from gpt_oss.tools.simple_browser.links import VIEW_SOURCE_PREFIX
 from gpt_oss.tools.simple_browser.local_files import path_of, read_page
@@ -74,12 +75,12 @@ class LocalBackend(Backend):
             path = cached_index_path(self.root)
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             return LocalIndex(self.root, str(path))
-        except (OSError, sqlite3.Error) as error:
+        except (CacheError, OSError, sqlite3.Error) as error:
             logger.info("no index in the user's cache (%s); the index is kept in memory", error)
             return LocalIndex(self.root, ":memory:")
 
 
 def cached_index_path(root: Path) -> Path:
-    """Where the index of `root` lies by default: under XDG_CACHE_HOME or ~/.cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "gpt-oss" / "browser" / f"{hashlib.sha256(bytes(root)).hexdigest()[:16]}.sqlite"
+    """Where the index of `root` lies by default, in the cache folder; raises CacheError where there is none."""
+    name = f"{hashlib.sha256(bytes(root)).hexdigest()[:16]}.sqlite"
+    return cache_directory() / f"{ENTRY_PREFIX}browser" / name

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_oss.cache import cache_entries
 from gpt_oss.tools.simple_browser import SimpleBrowserTool
 from gpt_oss.tools.simple_browser.backend import BackendError, LocalBackend
 from gpt_oss.tools.simple_browser.local import cached_index_path
@@ -254,7 +255,8 @@ async def test_large_files_are_left_out(folder: Path, backend: LocalBackend) -> 
 async def test_the_index_lies_in_the_users_cache(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     await search(LocalBackend(folder), "tulips")
-    (index,) = (tmp_path / "cache/gpt-oss/browser").iterdir()
+    (entry,) = cache_entries(tmp_path / "cache/gpt-oss")  # so `gpt-oss cache` shows and clears it
+    (index,) = entry.path.iterdir()
     assert index == cached_index_path(folder.resolve())
     index.write_bytes(b"not a database at all" * 100)
     assert names(await search(LocalBackend(folder), "sand")) == ["notes.txt"], "in memory if the file is unusable"
