@@ -32,13 +32,21 @@ def rotate_halves(p_from, p_cos, p_sin, o_rows, m_rows, HEAD: tl.constexpr, HALF
 
 
 @triton.jit
+def ring_place(o_position, first, capacity):
+    """o_position % capacity for positions of first … first + capacity - 1, by one division for all of them."""
+    o_place = o_position - first + first % capacity
+    return tl.where(o_place < capacity, o_place, o_place - capacity)
+
+
+@triton.jit
 def decode_attention_kernel(
-    p_qkv, p_cos, p_sin, p_sinks, p_keys, p_values, p_slots, p_lengths, p_out, p_partial, p_stats, p_counters, scale,
+    p_qkv, p_cos, p_sin, p_sinks, p_keys, p_values, p_slots, p_lengths, p_out, p_partial, p_stats, p_counters,
+    capacity, scale,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HALF_P: tl.constexpr, HEAD_P: tl.constexpr,
-    GROUP_P: tl.constexpr, CAPACITY: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr,
+    GROUP_P: tl.constexpr, WINDOW: tl.constexpr, SPLITS: tl.constexpr, BLOCK_N: tl.constexpr,
     COMPUTE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """Caches are [slots, KV_HEADS, CAPACITY, HEAD]. WINDOW 0 sees all keys; else position n lies at n % CAPACITY."""
+    """Caches are [slots, KV_HEADS, capacity, HEAD]. WINDOW 0 sees all keys; else position n lies at n % capacity."""
     GROUP: tl.constexpr = Q_HEADS // KV_HEADS
     SPLITS_AT_ONCE: tl.constexpr = MOST_AT_ONCE if SPLITS > MOST_AT_ONCE else SPLITS
     i_sequence = tl.program_id(0)
@@ -60,7 +68,7 @@ def decode_attention_kernel(
         o_half = tl.arange(0, HALF_P)
         m_half = o_half < HEAD // 2
         p_row = p_qkv + i_sequence * ((Q_HEADS + 2 * KV_HEADS) * HEAD)
-        o_cache = (slot.to(tl.int64) * KV_HEADS + i_head) * CAPACITY * HEAD
+        o_cache = (slot.to(tl.int64) * KV_HEADS + i_head) * capacity * HEAD
         p_cos += position * (HEAD // 2)
         p_sin += position * (HEAD // 2)
         start = first + i_split * per_split
@@ -68,11 +76,11 @@ def decode_attention_kernel(
         if end == position + 1:
             b_one = tl.zeros([1], tl.int32)
             b_k1, b_k2 = rotate_halves(p_row, p_cos, p_sin, b_one + (Q_HEADS + i_head) * HEAD, b_one == 0, HEAD, HALF_P)
-            p_new = p_keys + o_cache + (position % CAPACITY) * HEAD + o_half[None, :]
+            p_new = p_keys + o_cache + (position % capacity) * HEAD + o_half[None, :]
             tl.store(p_new, round_to(b_k1, p_keys.dtype.element_ty), mask=m_half[None, :])
             tl.store(p_new + HEAD // 2, round_to(b_k2, p_keys.dtype.element_ty), mask=m_half[None, :])
             b_v = load_fp32(p_row + (Q_HEADS + KV_HEADS + i_head) * HEAD + o_dim, m_dim)
-            p_new_value = p_values + o_cache + (position % CAPACITY) * HEAD + o_dim
+            p_new_value = p_values + o_cache + (position % capacity) * HEAD + o_dim
             tl.store(p_new_value, round_to(b_v, p_values.dtype.element_ty), mask=m_dim)
             tl.debug_barrier()  # this program, and only this one, reads them back below
         o_group = tl.arange(0, GROUP_P)
@@ -88,7 +96,7 @@ def decode_attention_kernel(
         for now in range(start, end, BLOCK_N):
             o_key = now + tl.arange(0, BLOCK_N)
             m_key = o_key < end
-            o_place = o_key % CAPACITY if WINDOW > 0 else o_key
+            o_place = ring_place(o_key, first, capacity) if WINDOW > 0 else o_key
             p_key = p_keys + o_cache + o_place[None, :] * HEAD + o_half[:, None]
             m_half_key = m_half[:, None] & m_key[None, :]
             b_scores = dot(b_q1, load_fp32(p_key, m_half_key), COMPUTE)  # [GROUP_P, BLOCK_N]

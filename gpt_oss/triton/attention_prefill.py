@@ -13,16 +13,16 @@ import torch
 import triton
 import triton.language as tl
 
-from gpt_oss.triton.attention_decode import rotate_halves
+from gpt_oss.triton.attention_decode import ring_place, rotate_halves
 from gpt_oss.triton.numerics import dot, load_fp32, round_to
 
 
 # Sizes that change from call to call must not each compile a kernel of their own.
 @triton.jit(do_not_specialize=["start"])
 def rope_and_store_kernel(
-    p_qkv, p_cos, p_sin, p_keys, p_values, start,
+    p_qkv, p_cos, p_sin, p_keys, p_values, start, capacity,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HALF_P: tl.constexpr, HEAD_P: tl.constexpr,
-    HEADS_P: tl.constexpr, KV_HEADS_P: tl.constexpr, CAPACITY: tl.constexpr,
+    HEADS_P: tl.constexpr, KV_HEADS_P: tl.constexpr,
 ):  # fmt: skip
     """One program per token: queries rotated in place, keys rotated into the cache, values copied there."""
     i_token = tl.program_id(0)
@@ -41,7 +41,7 @@ def rope_and_store_kernel(
     tl.store(p_query + HEAD // 2, round_to(b_q2, p_qkv.dtype.element_ty), mask=m_query)
     o_kv = tl.arange(0, KV_HEADS_P)
     m_kv = o_kv < KV_HEADS
-    o_place = o_kv[:, None] * (CAPACITY * HEAD) + (position % CAPACITY) * HEAD
+    o_place = o_kv[:, None] * (capacity * HEAD) + (position % capacity) * HEAD
     b_k1, b_k2 = rotate_halves(p_row, p_cos, p_sin, (Q_HEADS + o_kv) * HEAD, m_kv, HEAD, HALF_P)
     m_key = m_kv[:, None] & m_half[None, :]
     tl.store(p_keys + o_place + o_half[None, :], round_to(b_k1, p_keys.dtype.element_ty), mask=m_key)
@@ -54,9 +54,9 @@ def rope_and_store_kernel(
 
 @triton.jit(do_not_specialize=["tokens", "start"])
 def prefill_attention_kernel(
-    p_qkv, p_sinks, p_keys, p_values, p_out, tokens, start, scale,
+    p_qkv, p_sinks, p_keys, p_values, p_out, tokens, start, capacity, scale,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HEAD_P: tl.constexpr,
-    CAPACITY: tl.constexpr, WINDOW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COMPUTE: tl.constexpr,
+    WINDOW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
     """Grid (query blocks, query heads). The running maximum starts at the sink and the denominator at its exp(0)."""
     i_block = tl.program_id(0)
@@ -68,7 +68,7 @@ def prefill_attention_kernel(
     m_token = o_token < tokens
     p_query = p_qkv + o_token.to(tl.int64)[:, None] * row_width + i_head * HEAD + o_dim[None, :]
     b_q = load_fp32(p_query, m_token[:, None] & m_dim[None, :])  # [BLOCK_M, HEAD_P]
-    o_cache = (i_head // (Q_HEADS // KV_HEADS)) * CAPACITY * HEAD
+    o_cache = (i_head // (Q_HEADS // KV_HEADS)) * capacity * HEAD
     b_max = tl.zeros([BLOCK_M], tl.float32) + tl.load(p_sinks + i_head).to(tl.float32)
     b_sum = tl.full([BLOCK_M], 1.0, tl.float32)
     b_acc = tl.zeros([BLOCK_M, HEAD_P], tl.float32)
@@ -79,7 +79,7 @@ def prefill_attention_kernel(
     for now in range(first, end, BLOCK_N):
         o_key = now + tl.arange(0, BLOCK_N)
         m_key = o_key < end
-        o_place = o_key % CAPACITY if WINDOW > 0 else o_key
+        o_place = ring_place(o_key, first, capacity) if WINDOW > 0 else o_key
         b_k = load_fp32(p_keys + o_cache + o_place[None, :] * HEAD + o_dim[:, None], m_dim[:, None] & m_key[None, :])
         o_distance = (start + o_token)[:, None] - o_key[None, :]
         m_score = (o_distance >= 0) & m_key[None, :]
@@ -111,8 +111,8 @@ def rope_and_store(
     q_heads = qkv.shape[1] // head - 2 * kv_heads
     power = triton.next_power_of_2
     rope_and_store_kernel[(qkv.shape[0],)](
-        qkv, cos, sin, keys, values, start, q_heads, kv_heads, head, max(power(head // 2), 16), max(power(head), 16),
-        power(q_heads), power(kv_heads), capacity,
+        qkv, cos, sin, keys, values, start, capacity, q_heads, kv_heads, head, max(power(head // 2), 16),
+        max(power(head), 16), power(q_heads), power(kv_heads),
     )  # fmt: skip
 
 
@@ -131,8 +131,7 @@ def attend(
     q_heads = sinks.shape[0]
     out = torch.empty(tokens, q_heads * head, dtype=qkv.dtype, device=qkv.device)
     prefill_attention_kernel[(triton.cdiv(tokens, block_m), q_heads)](
-        qkv, sinks, keys, values, out, tokens, start, 1 / math.sqrt(head), q_heads, kv_heads, head,
-        max(triton.next_power_of_2(head), 16), capacity, window, block_m, block_n, compute,
-        num_stages=stages,
+        qkv, sinks, keys, values, out, tokens, start, capacity, 1 / math.sqrt(head), q_heads, kv_heads, head,
+        max(triton.next_power_of_2(head), 16), window, block_m, block_n, compute, num_stages=stages,
     )  # fmt: skip
     return out

@@ -133,10 +133,11 @@ class DecodeStep:
         splits = self.splits if window is None else 1
         decode_attention_kernel[(self.batch, config.num_key_value_heads, splits)](
             self.qkv_out, cos, sin, layer.sinks, cache.keys, cache.values, self.slots, self.cache.device_lengths,
-            self.attention_out, self.partial, self.stats, self._attention_counters, 1 / math.sqrt(config.head_dim),
+            self.attention_out, self.partial, self.stats, self._attention_counters,
+            cache.capacity, 1 / math.sqrt(config.head_dim),
             Q_HEADS=config.num_attention_heads, KV_HEADS=config.num_key_value_heads, HEAD=config.head_dim,
             HALF_P=max(16, power(config.head_dim // 2)), HEAD_P=max(16, power(config.head_dim)),
-            GROUP_P=max(16, power(config.query_groups)), CAPACITY=cache.capacity, WINDOW=window or 0, SPLITS=splits,
+            GROUP_P=max(16, power(config.query_groups)), WINDOW=window or 0, SPLITS=splits,
             BLOCK_N=ATTENTION_BLOCK_N, COMPUTE=self.variant.compute, num_warps=4, num_stages=3,
             **self.variant.launch_options,
         )  # fmt: skip

@@ -26,8 +26,10 @@ class GraphedSteps:
         self.buckets = [bucket for bucket in BUCKETS if bucket < largest] + [min(largest, BUCKETS[-1])]
         self._steps: dict[int, DecodeStep] = {}
         self._graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        # Graphs replay one after the other, so they can share one pool of memory.
-        self._pool = torch.cuda.graph_pool_handle() if device.type == "cuda" else None
+        if device.type == "cuda":
+            # Graphs replay one after the other, so they can share one pool of memory; torch wants one stream for it,
+            # and its own default is a stream of the card that the process recorded on first.
+            self._pool, self._stream = torch.cuda.graph_pool_handle(), torch.cuda.Stream(device)
 
     @property
     def largest(self) -> int:
@@ -72,7 +74,7 @@ class GraphedSteps:
         torch.cuda.synchronize(self._device)
         graph = torch.cuda.CUDAGraph()
         # Other threads may use their cards meanwhile.
-        with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+        with torch.cuda.graph(graph, self._pool, self._stream, capture_error_mode="thread_local"):
             step.run()
         logger.info("captured the decode step of %d sequences", step.batch)
         return graph

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.nn.functional import linear
+from tqdm import tqdm
 
 from gpt_oss.checkpoint import Checkpoint
 from gpt_oss.config import ModelConfig
@@ -28,7 +29,7 @@ from gpt_oss.triton.decode import DecodeStep, SlotState, key_splits
 from gpt_oss.triton.graphs import GraphedSteps
 from gpt_oss.triton.norm import rms_norm
 from gpt_oss.triton.router import top_k
-from gpt_oss.triton.variants import Variant, choose_device, choose_variant, current
+from gpt_oss.triton.variants import Variant, check_compiler, choose_device, choose_variant, current
 from gpt_oss.triton.weights import (
     WORKSPACE_BYTES,
     LayerWeights,
@@ -87,13 +88,20 @@ class Transformer:
         cls, source: TensorSource, device: torch.device, variant: Variant, *, slots: int = 1,
         context_length: int | None = None, margin: int = MARGIN,
     ) -> "Transformer":  # fmt: skip
-        """Load from anything that hands out tensors by name. What will not fit is refused before anything is read."""
+        """Load from anything that hands out tensors by name. What will not fit is refused before anything is read.
+
+        On a card the model returned is ready: its kernels are compiled, its decode steps recorded.
+        """
         config, dtype = source.config, variant.activations
         choose_context(config, context_length, slots, room_beside_weights(config, device, dtype), dtype, margin)
         try:
             with current(device):
+                check_compiler(device)
                 weights = load_weights(source, device, dtype)
-                return cls(config, weights, variant, slots=slots, context_length=context_length, margin=margin)
+                model = cls(config, weights, variant, slots=slots, context_length=context_length, margin=margin)
+                if device.type == "cuda":
+                    model.prepare()
+                return model
         except torch.cuda.OutOfMemoryError:
             pass
         # Only here: in the handler the traceback would keep half a model alive.
@@ -105,15 +113,35 @@ class Transformer:
         )
 
     @torch.inference_mode()
+    def prepare(self) -> None:
+        """Run every kernel once, so that no request waits for the compiler; forgets what the slots hold.
+
+        The first time on a machine this takes a minute, and a progress bar shows it; after that a second.
+        """
+        chunk = min(CHUNK, self.cache.chunk, self.context_length)
+        lengths = [1 << n for n in range(chunk.bit_length())]  # passes through each way that `grouped` cuts its work
+        with tqdm(total=len(lengths) + len(self.steps.buckets), desc="compiling kernels", delay=1, disable=None) as bar:
+            for length in lengths:
+                self.prefill(0, [0] * length)
+                self.cache.truncate(0, 0)
+                bar.update()
+            for bucket in self.steps.buckets:
+                self.decode(range(bucket), [0] * bucket)
+                for slot in range(bucket):
+                    self.cache.truncate(slot, 0)
+                bar.update()
+
+    @torch.inference_mode()
     def prefill(self, slot: int, tokens: Sequence[int]) -> torch.Tensor:
         """Append tokens to a slot; fp32 logits [vocab] after the last one."""
         if not tokens:
             raise ValueError("prefill needs at least one token")
         self._check_room(slot, len(tokens))
         chunk = min(CHUNK, self.cache.chunk)
+        ids = torch.tensor(tokens, device=self.device)  # at once: the host need not wait for a chunk to send the next
         with current(self.device):
-            for first in range(0, len(tokens), chunk):
-                last = self._prefill_chunk(slot, tokens[first : first + chunk])
+            for part in ids.split(chunk):
+                last = self._prefill_chunk(slot, part)
             step = self.steps.step(1)
             step.x.copy_(last)
             step.unembed()
@@ -142,16 +170,16 @@ class Transformer:
                 f"slot {slot} holds {used} tokens and {count} more exceed the context of {self.context_length}"
             )
 
-    def _prefill_chunk(self, slot: int, tokens: Sequence[int]) -> torch.Tensor:
+    def _prefill_chunk(self, slot: int, ids: torch.Tensor) -> torch.Tensor:
         """All layers for one chunk; the last token's hidden state [1, hidden]."""
         start = self.cache.lengths[slot]
-        x = self.weights.embedding[torch.tensor(tokens, device=self.device)]
+        x = self.weights.embedding[ids]
         for number, layer in enumerate(self.weights.layers):
             self._attention(x, layer, self.cache.layers[number], slot, start, self.config.window(number) or 0)
             if number == len(self.weights.layers) - 1:
                 x = x[-1:]  # nothing reads the other tokens' last experts
             self._experts(x, layer)
-        self.cache.grow(slot, len(tokens))
+        self.cache.grow(slot, len(ids))
         self.cache.device_lengths[slot] = self.cache.lengths[slot]
         return x
 

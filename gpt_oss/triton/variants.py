@@ -4,21 +4,25 @@
 computes the same in plain fp32 arithmetic, for AMD, for fp32 activations and for Triton's interpreter on a CPU.
 """
 
+import ctypes
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import triton
 import triton.language as tl
 
 from gpt_oss.errors import BackendUnavailable
+from gpt_oss.triton.norm import rms_norm
 from gpt_oss.triton.tensor_core import INPUT_SCALE, OUTPUT_SCALE
 
 logger = logging.getLogger(__name__)
 
 OLDEST_TRITON = (3, 6)
 OLDEST_CAPABILITY = (8, 0)
+# From this driver on CUDA graphs keep the edges of dependent launch (edge data came with CUDA 12.3).
+DEPENDENT_LAUNCH_DRIVER = 12030
 MMA_COLUMNS = 8
 
 
@@ -126,7 +130,10 @@ def choose_device(device: torch.device | str | None) -> torch.device:
         raise BackendUnavailable(
             f"Triton {wanted} or later is needed, found {triton.__version__}; run: pip install -U triton"
         )
-    chosen = torch.device("cuda" if device is None else device)
+    try:
+        chosen = torch.device("cuda" if device is None else device)
+    except RuntimeError:
+        raise BackendUnavailable(f"{str(device)!r} is no device; give cuda, or cuda:1 for the second card") from None
     if interpreting():
         return torch.device("cpu") if device is None else chosen
     if chosen.type != "cuda":
@@ -155,6 +162,32 @@ def _check_capability(index: int) -> None:
         )
 
 
+def driver_version() -> int:
+    """Newest CUDA that NVIDIA's driver supports: 1000 · major + 10 · minor. For machines that have the driver."""
+    version = ctypes.c_int()
+    ctypes.CDLL("libcuda.so.1").cuDriverGetVersion(ctypes.byref(version))
+    return version.value
+
+
+def check_compiler(device: torch.device) -> None:
+    """Run the smallest kernel. Raises `BackendUnavailable` where kernels cannot be built or the driver refuses them.
+
+    The compiler of kernels is in Triton's wheel, that of their launcher is the machine's; both write to a cache.
+    """
+    x = torch.ones(1, 16, device=device)
+    try:
+        rms_norm(x, x[0], 0.0)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+    except Exception as error:  # Triton's own, the C compiler's, the file system's, the driver's
+        said = str(error).partition("\n")[0].rstrip(".")
+        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        raise BackendUnavailable(
+            f"Triton cannot build kernels here ({reason}); it needs a C compiler, Python's header files (python3-dev) "
+            "and a folder to write to (TRITON_CACHE_DIR), or choose --backend torch"
+        ) from error
+
+
 def choose_variant(device: torch.device, dtype: torch.dtype = torch.bfloat16) -> Variant:
     """The kernels for a device and an activation type (bfloat16, or float32 for oracles)."""
     if dtype not in (torch.bfloat16, torch.float32):
@@ -168,5 +201,8 @@ def choose_variant(device: torch.device, dtype: torch.dtype = torch.bfloat16) ->
     else:
         variant = mma_variant(torch.cuda.get_device_capability(device))
         reason = torch.cuda.get_device_name(device)
+        if variant.dependent_launch and driver_version() < DEPENDENT_LAUNCH_DRIVER:
+            variant = replace(variant, dependent_launch=False)
+            reason += ", a driver before CUDA 12.3"
     logger.info("Triton kernels: %s variant (%s)", variant.name, reason)
     return variant

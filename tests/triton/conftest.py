@@ -42,9 +42,9 @@ if INTERPRETED:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With a card every test of this folder is one for it: `pytest -m gpu` runs them all."""
+    """With a card every test of this folder that has a device is one for it: `pytest -m gpu` runs them all."""
     for item in items:
-        if not INTERPRETED and Path(__file__).parent in item.path.parents:
+        if not INTERPRETED and Path(__file__).parent in item.path.parents and "device" in item.fixturenames:
             item.add_marker(pytest.mark.gpu)
 
 

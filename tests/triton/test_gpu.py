@@ -26,32 +26,50 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-WIDE = ModelConfig(num_hidden_layers=2, num_experts=8, vocab_size=2048)
-ERROR_BOUND = 3e-2  # of the largest logit: BF16 activations against fp32
+# True widths. A choice of experts jumps where two of them are nearly equal, and random weights have such places at any
+# precision: BF16 is compared where all experts are chosen, so that its error has a bound, and choices in fp32.
+ALL_CHOSEN = ModelConfig(num_hidden_layers=2, num_experts=4, vocab_size=2048)
+SOME_CHOSEN = ModelConfig(num_hidden_layers=2, num_experts=8, vocab_size=2048)
+# Of the largest logit. torch's own BF16 differs from its fp32 by 1.0 to 1.7 % here (and with eight experts by up to
+# 2.7 %, where a choice differs); fp32 sums in another order by far less than a choice would.
+BF16_BOUND, FP32_BOUND = 3e-2, 1e-3
 
 
 @pytest.fixture(scope="module")
 def backends(tmp_path_factory):
-    path = tmp_path_factory.mktemp("models") / "wide"
-    write_synthetic(path, WIDE)
+    path = tmp_path_factory.mktemp("models") / "all_chosen"
+    write_synthetic(path, ALL_CHOSEN)
     ours = TritonBackend(Transformer.from_checkpoint(path, "cuda", slots=4, context_length=100_100))
-    theirs = TorchBackend(TorchTransformer.from_checkpoint(path, "cuda", torch.float32), 4, 100_100)
+    theirs = TorchBackend(TorchTransformer.from_checkpoint(path, "cuda", torch.float32), 1, 100_100)
     return ours, theirs
 
 
 @pytest.mark.parametrize("positions", [1, 100, 4_000, 100_000])
 def test_logits_equal_torch_in_fp32(backends, positions):
-    ours, theirs = backends
-    tokens = torch.randint(0, WIDE.vocab_size, (positions,)).tolist()
-    for backend in backends:
+    compare(*backends, positions, BF16_BOUND)
+
+
+@pytest.mark.parametrize("positions", [1, 100, 4_000])
+def test_choices_of_experts_equal_torch(tmp_path_factory, positions):
+    path = tmp_path_factory.mktemp("models") / "some_chosen"
+    write_synthetic(path, SOME_CHOSEN)
+    ours = TritonBackend(Transformer.from_checkpoint(path, "cuda", dtype=torch.float32, context_length=4_010))
+    theirs = TorchBackend(TorchTransformer.from_checkpoint(path, "cuda", torch.float32), 1, 4_010)
+    compare(ours, theirs, positions, FP32_BOUND)
+
+
+def compare(ours, theirs, positions, bound):
+    tokens = torch.randint(0, theirs.vocab_size, (positions,)).tolist()
+    for backend in (ours, theirs):
         backend.truncate(0, 0)
     pairs = [(ours.prefill(0, tokens), theirs.prefill(0, tokens))]
     # Up to here by the kernels of a prefill, from here on by those of a decode step.
     pairs += [(ours.decode([0], [n])[0].clone(), theirs.decode([0], [n])[0]) for n in range(4)]
     for found, expected in pairs:
-        assert (found - expected).abs().max() <= ERROR_BOUND * expected.abs().max()
-        # Random weights leave near-ties: the chosen token must be the best within the bound.
-        assert expected[found.argmax()] >= expected.max() - ERROR_BOUND * expected.abs().max()
+        error = bound * expected.abs().max()
+        assert (found - expected).abs().max() <= error
+        # The same best token, or one that equals it but for the error.
+        assert expected[found.argmax()] >= expected.max() - error
 
 
 def test_a_replayed_graph_equals_the_first_run(backends):
@@ -110,7 +128,7 @@ def test_another_thread_computes_on_the_models_card(backends):
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices")
 def test_the_second_card_computes_what_the_first_does(tmp_path):
-    write_synthetic(tmp_path, WIDE)
+    write_synthetic(tmp_path, SOME_CHOSEN)
     results = []
     for card in ("cuda:0", "cuda:1"):
         backend = TritonBackend(Transformer.from_checkpoint(tmp_path, card, context_length=512))
@@ -126,12 +144,14 @@ def test_memory_at_true_shapes(name, most_gib):
     _empty()
     if torch.cuda.mem_get_info(card)[0] < (most_gib + 1) * 2**30:
         pytest.skip(f"needs {most_gib + 1} GiB of free memory on the card")
-    before, reserved_before = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    before, reserved_before = torch.cuda.memory_stats(), torch.cuda.memory_reserved()
     variant = choose_variant(card)
     weights = load_weights(HostWeights(config), card, variant.activations, progress=False)
     size = weight_bytes(config, variant.activations)
-    assert torch.cuda.memory_allocated() - before == pytest.approx(size, rel=1e-3)
-    assert torch.cuda.max_memory_allocated() - before <= 1.1 * size
+    after = torch.cuda.memory_stats()
+    # As asked for: what the allocator rounds up (to half a megabyte a tensor) belongs to the bound on the whole.
+    assert after["requested_bytes.all.current"] - before["requested_bytes.all.current"] == pytest.approx(size, rel=1e-5)
+    assert after["allocated_bytes.all.peak"] - before["allocated_bytes.all.current"] <= 1.1 * size
     backend = TritonBackend(Transformer(config, weights, variant, context_length=8192))
     backend.prefill(0, [7] * 8000)
     list(backend.decode_sampled([SampledRow(0, 1)]))
@@ -142,6 +162,7 @@ def test_memory_at_true_shapes(name, most_gib):
 
 
 def _empty() -> None:
+    torch.cuda.init()
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

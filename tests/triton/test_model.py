@@ -53,6 +53,14 @@ def backend(checkpoint, device):
     return TritonBackend(model)
 
 
+@pytest.fixture(scope="module")
+def routed_alike(tmp_path_factory):
+    """Every expert is chosen by every token, so that rounding cannot change the choice: a BF16 error is bounded."""
+    path = tmp_path_factory.mktemp("models") / "routed_alike"
+    write_synthetic(path, dataclasses.replace(TINY, num_experts=2), seed=int.from_bytes(np.random.bytes(2)))
+    return path
+
+
 @pytest.fixture
 def tokens(generator):
     return torch.randint(0, TINY.vocab_size, (CONTEXT,), generator=generator).tolist()
@@ -140,10 +148,10 @@ def test_the_sampled_pipeline_follows_torch_and_fills_the_context(reference, bac
         assert logprobs[2, fed[2]] >= logprobs[2].max() - 1e-4
 
 
-def test_the_generator_answers_like_torch(checkpoint, reference, device, tokens):
+def test_the_generator_answers_like_torch(routed_alike, device, tokens):
     """BF16 against fp32: each token is the reference's best one, given those before it, or equal to it but for that."""
-    restart(reference)
-    with TokenGenerator(checkpoint, 30, None if device.type == "cpu" else device) as generator:
+    reference = TorchBackend(TorchTransformer.from_checkpoint(routed_alike, "cpu", torch.float32), 1, CONTEXT)
+    with TokenGenerator(routed_alike, 30, None if device.type == "cpu" else device) as generator:
         assert generator.context_length == 30
         found = list(generator.generate(tokens[:5], temperature=0.0, max_tokens=3))
     assert len(found) == 3
@@ -281,6 +289,33 @@ def test_true_shapes_fit_the_cards_they_are_meant_for():
     assert large / 2**30 == pytest.approx(60.77, abs=0.05)
 
 
+def test_prepared_kernels_leave_the_slots_empty(checkpoint, reference, device, tokens):
+    """Every batch size was run, and lengths up to a context that is shorter than there are batch sizes."""
+    model = Transformer.from_checkpoint(checkpoint, device, dtype=torch.float32, slots=2, context_length=2)
+    model.prepare()
+    assert model.cache.lengths == model.cache.device_lengths.tolist() == [0, 0]
+    assert sorted(model.steps._steps) == [1, 2]
+    restart(reference)
+    assert_same(model.prefill(1, tokens[:2]), reference.prefill(1, tokens[:2]))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a card has a compiler")
+def test_kernels_that_cannot_be_built_are_told_before_the_weights_are_read():
+    """Tensors without memory fail a launch, as on a machine without a compiler."""
+    with pytest.raises(BackendUnavailable, match=r"kernels here \(NotImplementedError: .*tensor.*\); it needs a C"):
+        variants.check_compiler(torch.device("meta"))
+
+
+@pytest.mark.parametrize(("version", "dependent"), [(12020, False), (12030, True)])
+def test_old_drivers_record_no_dependent_launches(monkeypatch, version, dependent):
+    monkeypatch.setattr(variants.triton.knobs.runtime, "interpret", False)
+    monkeypatch.setattr(variants, "driver_version", lambda: version)
+    monkeypatch.setattr(torch.version, "hip", None)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H100")
+    assert variants.choose_variant(torch.device("cuda", 0)).dependent_launch == dependent
+
+
 def test_errors_say_what_is_missing(monkeypatch, tmp_path):
     with pytest.raises(CheckpointError):
         Transformer.from_checkpoint(tmp_path / "absent")
@@ -291,6 +326,8 @@ def test_errors_say_what_is_missing(monkeypatch, tmp_path):
         variants.choose_device(None)
     with pytest.raises(BackendUnavailable, match="runs on CUDA devices, not on cpu"):
         variants.choose_device("cpu")
+    with pytest.raises(BackendUnavailable, match="'gpu1' is no device; give cuda, or cuda:1"):
+        variants.choose_device("gpu1")
     for name, value in (("is_available", True), ("device_count", 1), ("current_device", 0)):
         monkeypatch.setattr(torch.cuda, name, lambda value=value: value)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: "Tesla V100")
