@@ -91,9 +91,10 @@ bench: $(VENV)/.installed-dev $(NATIVE)  ## CPU benchmarks; ratios against peers
 
 bench-gpu: $(VENV)/.installed-dev  ## GPU benchmark in stages; needs a CUDA device
 	$(PIP) install --quiet --editable ".[triton]"
-	for stage in card kernels 20b 120b peer-20b peer-120b; do \
-		$(RUN) -m benchmarks.gpu.bench --stage $$stage --out benchmarks/results/gpu-$$stage.json || exit 1; done
-	$(RUN) -m benchmarks.gpu.picture
+	failed=; for stage in card kernels 20b 120b peer-20b peer-120b; do \
+		$(RUN) -m benchmarks.gpu.bench --stage $$stage --out benchmarks/results/gpu-$$stage.json \
+			|| failed="$$failed $$stage"; done; \
+	$(RUN) -m benchmarks.gpu.picture && test -z "$$failed" || { echo "stages that failed:$$failed" >&2; exit 1; }
 
 clean:  ## remove the virtual environment and build products
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache

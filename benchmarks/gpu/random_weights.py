@@ -22,7 +22,7 @@ MODELS = {
 class HostWeights:
     """A `gpt_oss.triton.weights.TensorSource` that hands out the same random matrix for every tensor of its size.
 
-    Experts repeat one another too, so a few hundred megabytes stand for any model; all that is missing is the disk.
+    Experts repeat one another too, so two gigabytes stand for any model; all that is missing is the disk.
     """
 
     def __init__(self, config: ModelConfig, seed: int = 0):
@@ -30,6 +30,11 @@ class HostWeights:
         self._specs = checkpoint_specs(config)
         self._random = np.random.default_rng(seed)
         self._matrices: dict[tuple[tuple[int, ...], str], np.ndarray] = {}
+
+    def draw(self) -> None:
+        """Make all matrices now, so that reading costs what it would from the page cache."""
+        for name in self._specs:
+            self.read(name)
 
     def read(self, name: str, index: int | slice | tuple[int | slice, ...] = ()) -> np.ndarray:
         """As `gpt_oss.checkpoint.Checkpoint.read`: BF16 as uint16."""

@@ -36,6 +36,7 @@ class TritonBackend:
         """Append one token to each of the slots in one step; logits [len(slots), vocab]."""
         return self.model.decode(slots, tokens)
 
+    @torch.inference_mode()  # from any thread, also where the model was made in this mode
     def truncate(self, slot: int, length: int) -> int:
         """Forget all but the first `length` tokens; how many really stay: all or, beyond the ring's margin, none."""
         return self.model.cache.truncate(slot, length)
