@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gpt_oss import __version__
+from gpt_oss.errors import MissingExtra
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         sys.stderr.write(f"gpt-oss: error: there is no command {name!r}; choose one of {', '.join(COMMANDS)}\n")
         return 2
-    return importlib.import_module(COMMANDS[name].module).main(rest) or 0
+    try:
+        command = importlib.import_module(COMMANDS[name].module)
+    except MissingExtra as error:
+        sys.stderr.write(f"gpt-oss {name}: error: {error}\n")
+        return 1
+    return command.main(rest) or 0
 
 
 if __name__ == "__main__":

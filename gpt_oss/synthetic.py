@@ -16,8 +16,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import NormalDist
 
-import numpy as np
-from tqdm import tqdm
+from gpt_oss.errors import MissingExtra
+
+try:
+    import numpy as np
+    from tqdm import tqdm
+except ModuleNotFoundError as error:
+    raise MissingExtra(error.name or "numpy", "torch") from error
 
 from gpt_oss.checkpoint_layout import checkpoint_specs
 from gpt_oss.checkpoint_writer import check_target, to_bfloat16, write_checkpoint

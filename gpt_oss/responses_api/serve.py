@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt_oss.backends import LoadOptions, add_backend_arguments, default_backend, load_from_arguments
-from gpt_oss.checkpoint import Checkpoint
 from gpt_oss.command_line import is_follower, non_negative, port, positive, run_command
 from gpt_oss.errors import MissingExtra, RequestError, ToolError
 from gpt_oss.responses_api.capacity import SLOTS, choose_capacity
@@ -109,6 +108,7 @@ def settle_capacity(options: argparse.Namespace) -> None:
     alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # ranks must not measure each for itself
     if alone and (options.backend or default_backend(options.device)) == "torch":
         try:
+            from gpt_oss.checkpoint import Checkpoint
             from gpt_oss.torch.backend import choose_device
             from gpt_oss.torch.weights import free_memory
         except ModuleNotFoundError as error:
@@ -130,12 +130,12 @@ def _run(options: argparse.Namespace, load: Load) -> int:
     if is_follower():
         load(options)  # serves rank 0 until it leaves
         return 0
-    try:
-        import fastapi  # noqa: F401 - a missing server extra shall be found before the model is loaded
+    try:  # a missing server extra shall be found before the model is loaded
         import uvicorn  # noqa: F401
+
+        from gpt_oss.responses_api.api_server import create_api_server
     except ModuleNotFoundError as error:
         raise MissingExtra(error.name or "uvicorn", "server") from error
-    from gpt_oss.responses_api.api_server import create_api_server
     from gpt_oss.responses_api.store import Store
 
     settings = server_settings(options)
@@ -209,6 +209,8 @@ def _model_name(options: argparse.Namespace) -> str:
 
         layers = number_of_layers(options.checkpoint)
     else:
+        from gpt_oss.checkpoint import Checkpoint
+
         with Checkpoint(options.checkpoint) as checkpoint:
             layers = checkpoint.config.num_hidden_layers
     return {24: "gpt-oss-20b", 36: "gpt-oss-120b"}.get(layers, "gpt-oss")

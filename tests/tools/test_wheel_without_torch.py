@@ -69,6 +69,21 @@ def test_nothing_of_torch_is_installed_or_imported(installed: Path) -> None:
     run(str(installed), "-c", textwrap.dedent(code))
 
 
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["generate", "--prompt", "Hello"], "torch is not installed; run: pip install 'gpt-oss[torch]'"),
+        (["chat"], "torch is not installed; run: pip install 'gpt-oss[torch]'"),
+        (["serve"], "is not installed; run: pip install 'gpt-oss[torch]'"),
+        (["serve", "--backend", "ollama"], "is not installed; run: pip install 'gpt-oss[server]'"),
+        (["synthetic", "out"], "numpy is not installed; run: pip install 'gpt-oss[torch]'"),
+    ],
+)
+def test_what_needs_more_says_what(installed: Path, command: list[str], said: str) -> None:
+    done = run(str(installed), "-m", "gpt_oss.cli", *command, status=1)
+    assert done.stdout == "" and done.stderr.count("\n") == 1 and said in done.stderr
+
+
 def test_browser(installed: Path, tmp_path: Path) -> None:
     (tmp_path / "tides.md").write_text("# Tides\n\nThe moon pulls the sea.\n")
     code = """
