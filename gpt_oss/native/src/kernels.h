@@ -53,6 +53,13 @@ extern const struct kernels kernels_portable, kernels_avx2, kernels_avx512bf16, 
 /* Those of the instruction set in use. */
 const struct kernels *kernels_in_use(void);
 
+/* Ask for the cache lines of `bytes` that begin `ahead` of `address`. Nothing is accessed, so they may lie outside of
+ * the array. A call that is not inlined is one without effect to GCC, which removes it. */
+__attribute__((always_inline)) static inline void fetch(const void *address, size_t ahead, size_t bytes) {
+    enum { LINE = 64 };
+    for (size_t i = 0; i < bytes; i += LINE) __builtin_prefetch((const void *)((uintptr_t)address + ahead + i));
+}
+
 static inline float bf16_to_float(uint16_t bits) {
     uint32_t wide = (uint32_t)bits << 16;
     float value;

@@ -20,13 +20,9 @@ enum { LANES = 8 };
 
 static int supported(void) { return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma"); }
 
-/* Ask for the cache lines of `bytes` that follow `address` at a distance. The processor reads ahead by itself, but
- * stops at the ends of pages of 4 KB, which are shorter than a row. Nothing is accessed, so the distance may lead out of
- * the array. */
-static inline void fetch_ahead(const void *address, size_t bytes) {
-    enum { DISTANCE = 1536, LINE = 64 };
-    for (size_t i = 0; i < bytes; i += LINE) __builtin_prefetch((const void *)((uintptr_t)address + DISTANCE + i));
-}
+/* How far ahead of a row its weights are asked for: the processor reads ahead by itself, but stops at the ends of pages
+ * of 4 KB, which are shorter than a row. */
+enum { AHEAD = 1536 };
 
 TARGET static inline float sum_of(__m256 v) {
     __m128 four = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
@@ -153,8 +149,8 @@ TARGET static inline void row_for(const uint8_t *codes, const uint8_t *scales, s
     }
     size_t left = k / BLOCK;
     for (; left >= LANES; left -= LANES) {
-        fetch_ahead(codes, LANES * BLOCK_BYTES);
-        fetch_ahead(scales, LANES);
+        fetch(codes, AHEAD, LANES * BLOCK_BYTES);
+        fetch(scales, AHEAD, LANES);
         add_blocks(codes, scales, LANES, x, tokens, totals);
         codes += LANES * BLOCK_BYTES;
         scales += LANES;
@@ -188,7 +184,7 @@ TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_
     __m256 even[MAX_TOKENS], odd[MAX_TOKENS];
     EACH(t, tokens) even[t] = odd[t] = _mm256_setzero_ps();
     for (size_t i = 0; i < k; i += BLOCK) {
-        fetch_ahead(row + i, BLOCK * sizeof *row);
+        fetch(row + i, AHEAD, BLOCK * sizeof *row);
         for (size_t half = i; half < i + BLOCK; half += 2 * LANES) {
             __m256i w = words_at(row + half);
             EACH(t, tokens) {

@@ -6,11 +6,19 @@ void fill_float_panel(const uint16_t *const *x, size_t tokens, size_t k, float *
         for (size_t t = 0; t < TILE_TOKENS; t++) panel[i * TILE_TOKENS + t] = t < tokens ? bf16_to_float(x[t][i]) : 0;
 }
 
-/* k weights of a row, from column `begin` on. */
+/* k weights of a row, from column `begin` on, and a request for those of a later row: the processor does not read ahead
+ * by itself where it is shown a few lines of each row. */
 static void widen(const struct kernels *use, const struct matrix *w, size_t row, size_t begin, size_t k, float *out) {
-    size_t index = row * w->k + begin;
-    if (w->values) use->widen_bf16(w->values + index, k, out);
-    else use->widen_mxfp4(w->codes + index / 2, w->scales + index / BLOCK, k / BLOCK, out);
+    enum { ROWS_AHEAD = 8 };
+    size_t index = row * w->k + begin, ahead = ROWS_AHEAD * w->k;
+    if (w->values) {
+        fetch(w->values + index, ahead * sizeof *w->values, k * sizeof *w->values);
+        use->widen_bf16(w->values + index, k, out);
+    } else {
+        fetch(w->codes + index / 2, ahead / 2, k / 2);
+        fetch(w->scales + index / BLOCK, ahead / BLOCK, 1);
+        use->widen_mxfp4(w->codes + index / 2, w->scales + index / BLOCK, k / BLOCK, out);
+    }
 }
 
 void multiply_panels(const struct kernels *use, const struct matrix *w, size_t first, size_t rows, const float *panels,
