@@ -309,7 +309,7 @@ def peer(name: str) -> Result:
 
 
 def _release() -> None:
-    """Give memory back; graphs and their buffers refer to each other in circles."""
+    """Give memory back and forget its peak."""
     gc.collect()
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()

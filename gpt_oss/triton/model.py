@@ -9,6 +9,7 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,9 @@ class Transformer:
         tables = (torch.from_numpy(table).to(self.device) for table in cos_sin(config, self.context_length))
         self.rope: tuple[torch.Tensor, torch.Tensor] = (next(tables), next(tables))
         self.state = SlotState(slots, self.device)
-        self.steps = GraphedSteps(self._decode_step, slots, self.device)
+        # No method of ours: a circle of references would keep the card full until Python looks for such circles.
+        make = partial(_decode_step, config, weights, self.rope, self.cache, self.state, variant)
+        self.steps = GraphedSteps(make, slots, self.device)
         logger.info("context of %d tokens for each of %d sequences", self.context_length, slots)
         if context_length is None and self.context_length < config.context_length:
             logger.warning(
@@ -96,21 +99,28 @@ class Transformer:
         choose_context(config, context_length, slots, room_beside_weights(config, device, dtype), dtype, margin)
         try:
             with current(device):
-                check_compiler(device)
-                weights = load_weights(source, device, dtype)
-                model = cls(config, weights, variant, slots=slots, context_length=context_length, margin=margin)
-                if device.type == "cuda":
-                    model.prepare()
-                return model
+                return cls._ready(source, device, variant, slots, context_length, margin)
         except torch.cuda.OutOfMemoryError:
             pass
-        # Only here: in the handler the traceback would keep half a model alive.
+        # Only here, and none of it in this frame: tracebacks would keep half a model alive.
         torch.cuda.empty_cache()
         free, total = torch.cuda.mem_get_info(device)
         raise OutOfMemory(
             f"{device} ran out of memory while loading ({free:,} of {total:,} bytes are free without the model); "
             "close other programs on the card or choose a shorter context"
         )
+
+    @classmethod
+    def _ready(
+        cls, source: TensorSource, device: torch.device, variant: Variant, slots: int, context_length: int | None,
+        margin: int,
+    ) -> "Transformer":  # fmt: skip
+        check_compiler(device)
+        weights = load_weights(source, device, variant.activations)
+        model = cls(source.config, weights, variant, slots=slots, context_length=context_length, margin=margin)
+        if device.type == "cuda":
+            model.prepare()
+        return model
 
     @torch.inference_mode()
     def prepare(self) -> None:
@@ -210,12 +220,17 @@ class Transformer:
         y = grouped.down(hidden, layer.mlp2, layer.mlp2_bias, work, tiling, self.variant.compute)
         grouped.combine(y, weights, x)
 
-    def _decode_step(self, batch: int) -> DecodeStep:
-        processors = 1
-        if self.device.type == "cuda":
-            processors = torch.cuda.get_device_properties(self.device).multi_processor_count
-        splits = key_splits(processors, batch, self.config.num_key_value_heads)
-        return DecodeStep(self.config, self.weights, self.rope, self.cache, self.state, self.variant, batch, splits)
+
+def _decode_step(
+    config: ModelConfig, weights: ModelWeights, rope: tuple[torch.Tensor, torch.Tensor], cache: KVCache,
+    state: SlotState, variant: Variant, batch: int,
+) -> DecodeStep:  # fmt: skip
+    """A step whose attention fills the card's processors."""
+    device, processors = weights.embedding.device, 1
+    if device.type == "cuda":
+        processors = torch.cuda.get_device_properties(device).multi_processor_count
+    splits = key_splits(processors, batch, config.num_key_value_heads)
+    return DecodeStep(config, weights, rope, cache, state, variant, batch, splits)
 
 
 class TokenGenerator(EngineTokenGenerator):

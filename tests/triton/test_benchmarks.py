@@ -73,3 +73,5 @@ def test_the_picture_is_drawn_from_results(tmp_path):
     (tmp_path / "gpu-peer-20b.json").write_text(json.dumps({"stage": "peer-20b", "results": peer}))
     picture.draw(picture.load(tmp_path), tmp_path / "gpu.png")
     assert (tmp_path / "gpu.png").read_bytes().startswith(b"\x89PNG")
+    (tmp_path / "gpu-120b.json").write_text(json.dumps({"stage": "120b", "device": "a card", "results": {"load": {}}}))
+    assert picture.drawable(picture.load(tmp_path)) == ["20b"]  # the other was cut off

@@ -1,6 +1,8 @@
 """The whole backend against the torch backend: same logits, same tokens, exact reuse of caches, clear errors."""
 
 import dataclasses
+import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -198,6 +200,19 @@ def test_the_demo_model_holds_a_conversation_as_in_torch(device):
         with EngineTokenGenerator(backend) as generator:
             answers.append(list(generator.generate(prompt, temperature=0.0, max_tokens=40)))
     assert answers[0] == answers[1]
+
+
+def test_a_model_that_nobody_holds_is_gone_at_once(checkpoint, device):
+    """Without a search for circles of references, which may come late while the card is full."""
+    model = Transformer.from_checkpoint(checkpoint, device, dtype=torch.float32, context_length=8)
+    model.steps.step(1)
+    held = weakref.ref(model.weights)
+    gc.disable()
+    try:
+        del model
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 def test_context_is_checked_before_anything_is_computed(backend, tokens):
