@@ -127,11 +127,6 @@ class HarmonyParser:
         return self._header is not None
 
     @property
-    def current_header(self) -> Header | None:
-        """The open message's header, None between messages and inside headers."""
-        return self._header
-
-    @property
     def current_role(self) -> str | None:
         """As StreamableParser's: known inside content, and from the start of a completion."""
         if self._header is not None:
