@@ -1,11 +1,12 @@
 """The transformer of `gpt_oss.torch.model`, arranged for training in large batches on a CPU.
 
 `TrainingTransformer` *is* that class: same parameters, same names, same function (a test compares the logits). Only
-`hidden_states` goes another way to the same sums: all experts as two dense products instead of groups of tokens,
-whole score matrices of short rows instead of blocks, and elementwise work compiled. It knows tokens by compact
-number, ties the unembedding to the embedding, and can look at its expert weights through MXFP4.
+`hidden_states` goes another way to the same sums: the work of all experts lies in one buffer, attention goes over all
+rows of a batch at once, and elementwise work is compiled. It knows tokens by compact number, ties the unembedding to
+the embedding, and can look at its expert weights through MXFP4.
 """
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -148,21 +149,99 @@ class _Attention(torch.autograd.Function):
 
 
 @torch.compile(dynamic=False)
-def _after_attention(
-    x: Tensor, mixed: Tensor, out_w: Tensor, out_b: Tensor, scale: Tensor, gate_w: Tensor, gate_b: Tensor,
-    w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, k: int,
-) -> Tensor:  # fmt: skip
-    """Output projection, then the mixture with every expert computed; w1 has all gate rows, then all linear rows."""
+def _before_experts(
+    x: Tensor, mixed: Tensor, out_w: Tensor, out_b: Tensor, scale: Tensor, gate_w: Tensor, gate_b: Tensor, k: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Output projection, norm and router: x, its norm, shares fp32 [t, e] with k of each row not 0, chosen [t, k]."""
     x = x + F.linear(mixed, out_w, out_b)
     t = _norm(x, scale)
     scores = F.linear(t, gate_w, gate_b).float()
-    chosen = scores >= scores.topk(k, dim=-1).values[:, -1:]
-    shares = torch.softmax(scores.masked_fill(~chosen, -torch.inf), dim=-1)
-    gate, linear = F.linear(t, w1, b1).float().chunk(2, dim=-1)
+    top = scores.topk(k, dim=-1)
+    shares = torch.zeros_like(scores).scatter(1, top.indices, torch.softmax(top.values, dim=-1))
+    return x, t, shares, top.indices
+
+
+@torch.compile(dynamic=False)
+def _swiglu(hidden: Tensor, share: Tensor) -> Tensor:
+    """swiglu of [p, 2i], all gate columns before all linear ones, times share [p]; returns [p, i]."""
+    gate, linear = hidden.float().chunk(2, dim=-1)
     gate, linear = gate.clamp(max=7.0), linear.clamp(-7.0, 7.0)
-    active = gate * torch.sigmoid(SWIGLU_ALPHA * gate) * (linear + 1)
-    active = (active.unflatten(-1, (len(b2), -1)) * shares[..., None]).flatten(-2).to(x.dtype)
-    return x + (F.linear(active, w2).float() + shares @ b2.float()).to(x.dtype)
+    return (gate * torch.sigmoid(SWIGLU_ALPHA * gate) * (linear + 1) * share[:, None]).to(hidden.dtype)
+
+
+@torch.compile(dynamic=False)
+def _swiglu_backward(hidden: Tensor, share: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The value again, and the gradients of hidden and share for the value's gradient d."""
+    gate, linear = hidden.float().chunk(2, dim=-1)
+    inside = torch.cat((gate <= 7.0, linear.abs() <= 7.0), dim=-1)
+    gate, linear = gate.clamp(max=7.0), linear.clamp(-7.0, 7.0)
+    sigmoid = torch.sigmoid(SWIGLU_ALPHA * gate)
+    value = gate * sigmoid * (linear + 1)
+    dshare = (d.float() * value).sum(-1)
+    d = d.float() * share[:, None]
+    dgate = d * (linear + 1) * sigmoid * (1 + SWIGLU_ALPHA * gate * (1 - sigmoid))
+    dhidden = torch.where(inside, torch.cat((dgate, d * gate * sigmoid), dim=-1), 0.0)
+    return (value * share[:, None]).to(hidden.dtype), dhidden.to(hidden.dtype), dshare
+
+
+class _Experts(torch.autograd.Function):
+    """The chosen experts' outputs, weighted and summed, without the second bias: [t, h] -> [t, h].
+
+    t [t, h]; shares [t, e]; chosen [t, k]; w1 [e, 2i, h], gate rows first; b1 [e, 2i]; w2 [e, h, i]. Pairs of token and
+    expert lie sorted by expert in a buffer of fixed size, each expert's in a piece that is a multiple of `ROWS` long,
+    because every new shape costs the matrix library a new kernel. What fills up a piece has a share of 0.
+    """
+
+    ROWS = 128
+
+    @staticmethod
+    def forward(ctx: Any, t: Tensor, shares: Tensor, chosen: Tensor, w1: Tensor, b1: Tensor, w2: Tensor) -> Tensor:
+        n, k = chosen.shape
+        order = chosen.flatten().argsort(stable=True)
+        experts, tokens = chosen.flatten()[order], order // k
+        counts = experts.bincount(minlength=len(w1))
+        pieces = -(-counts // _Experts.ROWS) * _Experts.ROWS
+        place = torch.arange(n * k) + ((pieces - counts).cumsum(0) - (pieces - counts))[experts]
+        token_at = torch.zeros(n * k + len(w1) * _Experts.ROWS, dtype=torch.long)
+        share = torch.zeros(len(token_at))
+        place_of = torch.empty_like(order)
+        token_at[place], share[place], place_of[order] = tokens, shares[tokens, experts], place
+        rows = t.index_select(0, token_at)
+        hidden, out = t.new_zeros(len(rows), w1.shape[1]), t.new_zeros(len(rows), t.shape[1])
+        parts = _slices(pieces.tolist())
+        for expert, part in enumerate(parts):
+            torch.addmm(b1[expert], rows[part], w1[expert].T, out=hidden[part])
+        active = _swiglu(hidden, share)
+        for expert, part in enumerate(parts):
+            torch.mm(active[part], w2[expert].T, out=out[part])
+        ctx.save_for_backward(rows, hidden, share, token_at, place_of, tokens, experts, place, w1, w2)
+        ctx.parts = parts
+        return out.index_select(0, place_of).view(n, k, -1).sum(1)
+
+    @staticmethod
+    def backward(ctx: Any, dout: Tensor) -> tuple[Tensor, Tensor, None, Tensor, Tensor, Tensor]:
+        rows, hidden, share, token_at, place_of, tokens, experts, place, w1, w2 = ctx.saved_tensors
+        dout_rows = dout.index_select(0, token_at)
+        dactive, drows = hidden.new_zeros(len(rows), w2.shape[2]), torch.zeros_like(rows)
+        for expert, part in enumerate(ctx.parts):
+            torch.mm(dout_rows[part], w2[expert], out=dactive[part])
+        active, dhidden, dshare = _swiglu_backward(hidden, share, dactive)
+        dw1, db1, dw2 = torch.empty_like(w1), w1.new_empty(w1.shape[:2]), torch.empty_like(w2)
+        for expert, part in enumerate(ctx.parts):
+            torch.mm(dout_rows[part].T, active[part], out=dw2[expert])
+            torch.mm(dhidden[part].T, rows[part], out=dw1[expert])
+            torch.mm(dhidden[part], w1[expert], out=drows[part])
+            torch.sum(dhidden[part], 0, out=db1[expert])
+        dshares = torch.zeros(len(dout), len(w1))
+        dshares[tokens, experts] = dshare[place]
+        dt = drows.index_select(0, place_of).view(len(dout), -1, rows.shape[1]).sum(1)
+        return dt, dshares, None, dw1, db1, dw2
+
+
+def _slices(lengths: list[int]) -> list[slice]:
+    """Neighbouring slices of these lengths."""
+    ends = list(itertools.accumulate(lengths))
+    return [slice(end - length, end) for end, length in zip(ends, lengths, strict=True)]
 
 
 class TrainingTransformer(Transformer):
@@ -257,14 +336,12 @@ class TrainingTransformer(Transformer):
         w1, w2 = mlp.mlp1_weight, mlp.mlp2_weight
         if self.quantised:
             w1, w2 = through_mxfp4(w1), through_mxfp4(w2)
-        w1 = torch.cat((w1[:, ::2].flatten(0, 1), w1[:, 1::2].flatten(0, 1)))
-        b1 = torch.cat((mlp.mlp1_bias[:, ::2].flatten(), mlp.mlp1_bias[:, 1::2].flatten()))
-        w2 = w2.transpose(0, 1).flatten(1)
         half = (t.to(COMPUTE) for t in (attn.out.weight, attn.out.bias))
-        return _after_attention(
-            x, mixed, *half, mlp.norm.scale, mlp.gate.weight.to(COMPUTE), mlp.gate.bias.to(COMPUTE),
-            w1.to(COMPUTE), b1.to(COMPUTE), w2.to(COMPUTE), mlp.mlp2_bias.to(COMPUTE), self.config.experts_per_token,
-        )  # fmt: skip
+        gate = (t.to(COMPUTE) for t in (mlp.gate.weight, mlp.gate.bias))
+        x, t, shares, chosen = _before_experts(x, mixed, *half, mlp.norm.scale, *gate, self.config.experts_per_token)
+        gates_first = (torch.cat((p[:, ::2], p[:, 1::2]), dim=1).to(COMPUTE) for p in (w1, mlp.mlp1_bias))
+        mixture = _Experts.apply(t, shares, chosen, *gates_first, w2.to(COMPUTE))
+        return x + mixture + (shares @ mlp.mlp2_bias).to(COMPUTE)
 
 
 def _attend(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, shape: tuple[int, int], window: int) -> Tensor:
