@@ -91,3 +91,36 @@ PAGES = [
 @pytest.mark.parametrize(("page", "snippet"), PAGES, ids=[page for page, _ in PAGES])
 def test_snippet_of_a_page(page, snippet):
     run([sys.executable, "-c", snippet])
+
+
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")]
+DOCUMENTS += [ROOT / "benchmarks/README.md", ROOT / "recipes/demo_model/README.md"]
+
+
+def anchors(document):
+    """The headings of a document as GitHub makes addresses of them."""
+    headings = re.findall(r"^#+ (.*)$", document.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_lead_somewhere(document):
+    text = document.read_text(encoding="utf-8")
+    broken = []
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
+        file, _, anchor = target.partition("#")
+        found = document.parent / file if file else document
+        if not found.exists() or (anchor and anchor not in anchors(found)):
+            broken.append(target)
+    assert broken == []
+
+
+def test_every_room_is_in_the_table():
+    """Names in the table are of gpt_oss/ unless they begin elsewhere."""
+    rooms = (ROOT / "README.md").read_text(encoding="utf-8").partition("## What is in the house")[2].partition("##")[0]
+    names = [name.removeprefix("gpt_oss/") for row in rooms.splitlines()[4:] for name in re.findall(r"`([^`]+)`", row)]
+    package = ROOT / "gpt_oss"
+    parts = {path.name for path in package.glob("*.py")} | {path.parent.name for path in package.glob("*/__init__.py")}
+    named = {path.name for name in names for path in package.glob(name.rstrip("/"))}
+    assert parts - {"__init__.py"} - named == set()
+    assert [name for name in names if not list(package.glob(name)) and not list(ROOT.glob(name))] == ["gpt-oss"]
