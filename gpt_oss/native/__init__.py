@@ -50,6 +50,15 @@ class _Experts(ctypes.Structure):
     )
 
 
+_SIZE, _ADDRESS, _THREADS = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int
+# Declared, ctypes converts plain numbers itself, at a fraction of the cost of doing it here.
+_ARGUMENTS: Final = {
+    "experts": (_ADDRESS, _SIZE, _SIZE, *[_ADDRESS] * 4, _THREADS),
+    "matmul_bf16": (_ADDRESS, _ADDRESS, _SIZE, _SIZE, _ADDRESS, _SIZE, _ADDRESS, _THREADS),
+    "decode": (_ADDRESS, _ADDRESS, _SIZE, _ADDRESS, _THREADS),
+}
+
+
 class Library:
     """The loaded library. Methods release the interpreter lock; addresses must stay valid while they run."""
 
@@ -60,6 +69,8 @@ class Library:
         found = self._c.gptoss_native_version()
         if found != VERSION:
             raise OSError(f"{path} has interface version {found}, expected {VERSION}")
+        for name, types in _ARGUMENTS.items():
+            getattr(self._c, f"gptoss_native_{name}").argtypes = types
 
     @property
     def isa(self) -> str:
@@ -90,11 +101,9 @@ class Library:
         threads: int,
     ) -> None:  # fmt: skip
         """`gptoss_native_experts`; x, chosen, weights and out are addresses of contiguous arrays."""
-        size, address = ctypes.c_size_t, ctypes.c_void_p
         self._check(
             self._c.gptoss_native_experts(
-                ctypes.byref(layer), size(tokens), size(per_token), address(x), address(chosen), address(weights),
-                address(out), threads,
+                ctypes.byref(layer), tokens, per_token, x, chosen, weights, out, threads,
             )
         )  # fmt: skip
 
@@ -102,22 +111,11 @@ class Library:
         self, w: int, bias: int | None, rows: int, k: int, x: int, tokens: int, y: int, threads: int
     ) -> None:
         """`gptoss_native_matmul_bf16`; w, bias, x and y are addresses of contiguous BF16 arrays."""
-        size, address = ctypes.c_size_t, ctypes.c_void_p
-        self._check(
-            self._c.gptoss_native_matmul_bf16(
-                address(w), address(bias), size(rows), size(k), address(x), size(tokens), address(y), threads
-            )
-        )
+        self._check(self._c.gptoss_native_matmul_bf16(w, bias, rows, k, x, tokens, y, threads))
 
     def decode(self, blocks: np.ndarray, scales: np.ndarray, out: int, threads: int) -> None:
         """`gptoss_native_decode` of contiguous blocks [..., 16] and scales [...] to BF16 at address `out`."""
-        address = ctypes.c_void_p
-        self._check(
-            self._c.gptoss_native_decode(
-                address(blocks.ctypes.data), address(scales.ctypes.data), ctypes.c_size_t(scales.size), address(out),
-                threads,
-            )
-        )  # fmt: skip
+        self._check(self._c.gptoss_native_decode(blocks.ctypes.data, scales.ctypes.data, scales.size, out, threads))
 
     @staticmethod
     def _check(status: int) -> None:

@@ -150,9 +150,9 @@ class AttentionBlock(nn.Module):
         qkv = (
             linear(self.norm(x), self.qkv.weight, self.qkv.bias).unflatten(-1, (-1, self.head_dim)).transpose(-3, -2)
         )  # [b, heads, n, d]
-        q, k, v = qkv.split((self.heads, kv, kv), dim=-3)
-        cos, sin = cos.unsqueeze(-3), sin.unsqueeze(-3)
-        q, k = rotate(q, cos, sin).unflatten(-3, (kv, g)), rotate(k, cos, sin)
+        qk, v = qkv.split((self.heads + kv, kv), dim=-3)
+        q, k = rotate(qk, cos.unsqueeze(-3), sin.unsqueeze(-3)).split((self.heads, kv), dim=-3)
+        q = q.unflatten(-3, (kv, g))
         sinks = self.sinks.view(kv, g)
         if cache is None:
             t = attention(q, k, v, sinks, self.window)
