@@ -28,7 +28,7 @@ def library(request, monkeypatch):
 
 def test_greedy_tokens_equal_those_of_bf16(checkpoint, library):
     # Along BF16's own path. Sums in another order move a rounding here and there, so where BF16 itself holds its two
-    # best tokens for (nearly) equal, either may win; anywhere else the choice must be the same, but where a router is as
+    # best tokens for (nearly) equal, either may win; anywhere else the choice must be the same. But a router may be as
     # undecided: in some three steps of a thousand another expert answers.
     bf16 = TorchBackend(Transformer.from_checkpoint(checkpoint, "cpu"), 1, 300)
     mxfp4 = TorchBackend(Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4"), 1, 300)
