@@ -9,6 +9,7 @@ from gpt_oss.responses_api.errors import ApiError
 from gpt_oss.responses_api.event_mapper import EventMapper
 from gpt_oss.responses_api.output_items import new_id
 from gpt_oss.responses_api.preparation import response_fields
+from gpt_oss.responses_api.request_models import PromptRequest
 from gpt_oss.responses_api.run import until_finished
 from gpt_oss.responses_api.service import ResponseService, listed_input
 
@@ -26,7 +27,8 @@ async def compact(
     asked = [{"role": "user", "content": given}] if isinstance(given, str) else given
     items = [*asked, {"role": "user", "content": REQUEST}] if isinstance(asked, list | None) and asked else asked
     plain = {"tools": None, "tool_choice": None, "text": None, "store": False}
-    asking = {**body, **plain, "input": items or REQUEST}
+    asking = {**{name: body[name] for name in PromptRequest.model_fields if name in body}, **plain}
+    asking["input"] = items or REQUEST
     request = await service.parsed(asking)
     previous = await service.previous(request)
     if not asked and previous is None:
@@ -37,6 +39,11 @@ async def compact(
     await run.started()
     await until_finished(run, receive)
     response = mapper.response
+    if response["status"] == "incomplete":
+        text = "The conversation leaves no room for its summary in the context window of this model."
+        raise ApiError(text, param="input", code="context_length_exceeded")
+    if response["status"] == "cancelled":
+        raise ApiError("The request was cancelled.")  # nobody reads this
     if response["status"] != "completed":
         raise ApiError("The summary could not be made.", status=500, type="server_error", code="server_error")
     summary = "".join(

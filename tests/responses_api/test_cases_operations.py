@@ -226,6 +226,14 @@ def test_59_truncation_auto_drops_old_turns(serve):
     assert server.json({**body, "truncation": "auto"})["status"] == "completed"
 
 
+def test_59_a_conversation_that_leaves_no_room_for_its_summary(serve):
+    server = serve(generator=Slow(context_length=300, seconds=0))
+    error = server.error({"input": "word " * 100}, "/v1/responses/compact")
+    assert (error["code"], error["param"]) == ("context_length_exceeded", "input")
+    body = {"input": "hi", "max_output_tokens": 1, "metadata": 5}  # not the prompt's, so of no account here
+    assert serve(answer("Summed up.")).json(body, "/v1/responses/compact")["output"][-1]["type"] == "compaction"
+
+
 def test_60_a_browser_without_a_key_is_left_out(monkeypatch):
     from gpt_oss.responses_api.serve import build_parser, server_settings
 
