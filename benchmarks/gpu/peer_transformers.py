@@ -1,7 +1,7 @@
-"""transformers' GptOss in BF16 on the weights of a benchmark model: the peer that needs nothing from elsewhere.
+"""transformers' GptOss on the weights of a benchmark model: the peer that needs nothing from elsewhere.
 
 In: packed random weights (random_weights.py). Out: the same numbers as a `GptOssForCausalLM`, and its times. It holds
-the experts as BF16, so gpt-oss-20b takes 42 GB.
+the experts in the type of the dense weights, BF16 when it is timed: so gpt-oss-20b takes 42 GB.
 """
 
 from collections.abc import Iterator
@@ -69,7 +69,7 @@ def _layer(config: ModelConfig, layer: LayerWeights) -> Iterator[tuple[str, torc
         ("gate_up_proj", layer.mlp1, layer.mlp1_bias, True),
         ("down_proj", layer.mlp2, layer.mlp2_bias, False),
     ):
-        experts = torch.empty(config.num_experts, packed.k, packed.rows, dtype=torch.bfloat16, device=bias.device)
+        experts = torch.empty(config.num_experts, packed.k, packed.rows, dtype=bias.dtype, device=bias.device)
         for expert in range(config.num_experts):
             experts[expert] = unpacked(packed, expert, interleaved_rows=interleaved).t()
         yield f"mlp.experts.{name}", experts

@@ -55,10 +55,12 @@ class HostWeights:
 
 
 class RandomWeights:
-    """Draws tensors on one device from one seed."""
+    """Draws tensors on one device from one seed; dense ones are of `dtype`."""
 
-    def __init__(self, config: ModelConfig, device: torch.device | str, seed: int = 0):
-        self._config, self._device = config, torch.device(device)
+    def __init__(
+        self, config: ModelConfig, device: torch.device | str, seed: int = 0, dtype: torch.dtype = torch.bfloat16
+    ):
+        self._config, self._device, self._dtype = config, torch.device(device), dtype
         self._generator = None
         if self._device.type != "meta":
             self._generator = torch.Generator(self._device).manual_seed(seed)
@@ -100,8 +102,8 @@ class RandomWeights:
         return packed
 
     def _normal(self, *shape: int, deviation: float = 0.02) -> torch.Tensor:
-        tensor = torch.empty(shape, dtype=torch.bfloat16, device=self._device)
+        tensor = torch.empty(shape, dtype=self._dtype, device=self._device)
         return tensor.normal_(0, deviation, generator=self._generator)
 
     def _ones(self, *shape: int) -> torch.Tensor:
-        return torch.ones(shape, dtype=torch.bfloat16, device=self._device)
+        return torch.ones(shape, dtype=self._dtype, device=self._device)

@@ -29,14 +29,15 @@ def test_unpacked_experts_are_the_checkpoints(generator):
 
 
 def test_the_peer_has_the_same_weights(device):
-    """transformers and this backend agree on the next token's logits."""
-    weights = RandomWeights(TINY, device, seed=3).model()
+    """transformers and this backend agree on the next token's logits; in fp32, where they choose the same experts."""
+    weights = RandomWeights(TINY, device, seed=3, dtype=torch.float32).model()
     tokens = list(range(9))
-    ours = Transformer(TINY, weights, choose_variant(device), context_length=16).prefill(0, tokens).cpu()
+    variant = choose_variant(device, torch.float32)
+    ours = Transformer(TINY, weights, variant, context_length=16).prefill(0, tokens).cpu()
     with torch.inference_mode():
         model = peer_transformers.build(TINY, weights)
         theirs = model(torch.tensor([tokens], device=device)).logits[0, -1].float().cpu()
-    assert (ours - theirs).abs().max() <= 3e-2 * theirs.abs().max()
+    assert (ours - theirs).abs().max() <= 1e-4 * theirs.abs().max()
 
 
 def test_loading_takes_exactly_the_bytes_it_announces(device):
