@@ -188,8 +188,12 @@ static void down_and_mix_panels(void *context, size_t first, size_t last) {
         for (size_t p = 0; p < m->expert->count; p += PANEL_TOKENS) {
             size_t n = m->expert->count - p < PANEL_TOKENS ? m->expert->count - p : PANEL_TOKENS;
             multiply_panels(m->use, &w, start + begin, count, m->panels + p / TILE_TOKENS * m->panel, n, sums);
-            for (size_t t = 0; t < n; t++)
-                for (size_t r = 0; r < count; r++) mix(m, m->expert->first + p + t, start + begin + r, sums[r][t]);
+            for (size_t t = 0; t < n; t++) {
+                size_t position = m->expert->first + p + t;
+                float *out = m->out + token_of(m, position) * e->hidden + begin, share = m->weights[m->sorted[position]];
+                for (size_t r = 0; r < count; r++)
+                    out[r] += share * rounded(sums[r][t], e->mlp2_bias[start + begin + r]);
+            }
         }
     }
 }
