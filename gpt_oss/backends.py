@@ -88,12 +88,16 @@ def _load_torch(options: LoadOptions) -> TokenGenerator | None:
 
 
 def _check_world(size: int | None) -> None:
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if size is not None and size != world:
+    if size is not None and size != _processes():
         raise RequestError(
-            f"--tensor-parallel-size {size} needs {size} processes and {world} were started; start them with: "
+            f"--tensor-parallel-size {size} needs {size} processes and {_processes()} were started; start them with: "
             f"torchrun --nproc-per-node {size} -m ..."
         )
+
+
+def _processes() -> int:
+    """How many `torchrun` has started; 1 without it."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def _load_triton(options: LoadOptions) -> TokenGenerator:
@@ -182,6 +186,11 @@ def load_generator(
         if value is not None and value < 1:
             raise RequestError(f"the {field} must be at least 1, got {value}")
     name = backend or default_backend(device)
+    if name != "torch" and _processes() > 1:
+        raise RequestError(
+            f"torchrun has started {_processes()} processes and the {name} backend takes one; "
+            "choose --backend torch or start it without torchrun"
+        )
     try:
         options = LoadOptions(
             checkpoint=checkpoint,
@@ -208,7 +217,9 @@ def load_generator(
 
 
 def default_backend(device: str | None = None) -> str:
-    """The machine's best: triton with CUDA, metal where it is built, torch elsewhere or on another device."""
+    """The machine's best: triton with CUDA, metal where built, torch elsewhere, on another device or on several."""
+    if _processes() > 1:
+        return "torch"
     apple_silicon = (platform.system(), platform.machine()) == ("Darwin", "arm64")
     if device is None and apple_silicon and _is_present("gpt_oss.metal._metal"):
         return "metal"

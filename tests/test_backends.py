@@ -80,6 +80,15 @@ def test_the_default_is_one_that_runs_here() -> None:
     assert backends.default_backend("cpu") == "torch"
 
 
+def test_under_torchrun_it_is_the_one_that_is_cut_over_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    assert backends.default_backend() == "triton"
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert backends.default_backend() == "torch"
+    with pytest.raises(RequestError, match="started 4 processes and the triton backend takes one; choose --backend to"):
+        backends.load_generator("triton")
+
+
 def test_commands_choose_their_flags() -> None:
     parser = argparse.ArgumentParser()
     backends.add_backend_arguments(
