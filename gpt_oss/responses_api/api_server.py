@@ -108,8 +108,9 @@ def _add_responses(app: FastAPI, service: ResponseService) -> None:
         background = bool(body.get("background"))
         if body.get("stream"):
             return RunStream(made.run, owned=not background)
-        if not background:
-            await until_finished(made.run, request.receive)
+        if background:
+            return json_response(made.run.events[1]["response"])  # as queued, however far it may be by now
+        await until_finished(made.run, request.receive)
         return json_response(made.mapper.response)
 
     @app.post("/v1/responses/input_tokens", **documented("PromptRequest", "InputTokens"))

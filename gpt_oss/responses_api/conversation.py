@@ -11,7 +11,7 @@ import itertools
 import json
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,8 +54,16 @@ def read_items(given: str | Sequence[Any] | None, history: Sequence[Entry] = ())
     if given is None or isinstance(given, str):
         new = [Entry(text_message(Role.USER, given))] if given is not None else []
     else:
+        answered = {item.call_id for item in given if isinstance(item, items.CallOutputItem)}
+        given = [item for item in given if not _was_cut(item, answered)]
         new = [entry for position, item in enumerate(given) for entry in _entries(item, given[position + 1 :])]
     return _paired([*history, *new])
+
+
+def _was_cut(item: Any, answered: Collection[str]) -> bool:
+    """Whether it is a call that a limit ended before it was whole, which nobody could answer."""
+    is_call = isinstance(item, items.FunctionCallItem | items.CustomToolCallItem)
+    return is_call and item.status == "incomplete" and item.call_id not in answered
 
 
 def _paired(entries: Sequence[Entry]) -> list[Entry]:

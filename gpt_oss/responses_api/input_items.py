@@ -70,23 +70,25 @@ class ReasoningItem(Lenient):
 
 
 class FunctionCallItem(Lenient):
-    """A call that the model made earlier."""
+    """A call that the model made earlier. status: `incomplete` where it was cut."""
 
     type: Literal["function_call"]
     call_id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     arguments: str
     namespace: str | None = None
+    status: Any = None
 
 
 class CustomToolCallItem(Lenient):
-    """A call with free text."""
+    """A call with free text. status: as a function call's."""
 
     type: Literal["custom_tool_call"]
     call_id: str = Field(min_length=1)
     name: str = Field(min_length=1)
     input: str
     namespace: str | None = None
+    status: Any = None
 
 
 class CallOutputItem(Lenient):

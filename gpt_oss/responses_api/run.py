@@ -63,7 +63,7 @@ class Run:
         self.mapper = mapper
         self.events = list(first_events)
         self.refusal: ApiError | None = None
-        """Why the request was refused before its first event."""
+        """Why the request was refused before the turn's first event."""
         self._turn, self._hosted, self._save, self._done, self._observe = turn, hosted, save, done, observe
         self._cancellation = Cancellation()
         self._ending: str | None = None  # why the server ends it
@@ -86,7 +86,7 @@ class Run:
         self._cancellation.request()
 
     async def started(self) -> None:
-        """Wait for the first event; raises ApiError where the request was refused."""
+        """Wait for the turn's first event, which comes before any token; raises ApiError where it was refused."""
         while not self._begun and not self._over:
             await self._next_change()
         if self.refusal is not None:
@@ -147,7 +147,7 @@ class Run:
         return self.mapper.finished
 
     async def _refuse_or_fail(self, error: ApiError) -> None:
-        if not self.events:
+        if not self._begun:
             self.refusal = error
         elif not self.mapper.finished:
             await self._conclude(list(self.mapper.fail(error.message, error.code or "server_error")))

@@ -53,7 +53,8 @@ class ResponseService:
     async def create(self, body: dict[str, Any], local: Records | None = None) -> "Made":
         """Start a response to a request's body. local: records of this connection that are not stored.
 
-        For a background response this returns when it is stored as queued, else once it has started. Raises ApiError.
+        This returns once its prompt was found to fit; a background response is stored, as queued, by then. Raises
+        ApiError.
         """
         request = await self.parsed(body)
         stored, background = request.store is not False, bool(request.background)
@@ -70,6 +71,7 @@ class ResponseService:
             await asyncio.to_thread(self.store.put, Record(mapper.response, made.input))
             try:
                 made.run = self.run(made.id, mapper, made.prepared, save, first)
+                await made.run.started()
             except ApiError:
                 await asyncio.to_thread(self.store.delete, made.id)
                 raise

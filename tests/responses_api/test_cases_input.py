@@ -86,6 +86,15 @@ def test_42_an_id_that_is_used_again_is_answered_in_order(prompt_of):
     assert prompt_of([USER, CALL, CALL, OUTPUT], tools=[WEATHER]).count("sunny") == 2  # sent twice by mistake
 
 
+def test_42_a_call_that_was_cut_needs_no_answer(serve, prompt_of):
+    cut = {**CALL, "status": "incomplete", "arguments": '{"location":"Os'}
+    custom = {"type": "custom_tool_call", "call_id": "c2", "name": "patch", "input": "*** Be", "status": "incomplete"}
+    text = prompt_of([USER, cut, custom, USER], tools=[WEATHER])
+    assert "Os" not in text and "*** Be" not in text
+    assert "sunny" in prompt_of([USER, {**CALL, "status": "incomplete"}, OUTPUT], tools=[WEATHER])
+    assert serve().error({"input": [USER, {**CALL, "status": 5}, USER]})["param"] == "input"
+
+
 def test_43_a_call_without_an_id(serve):
     nameless = {k: v for k, v in OUTPUT.items() if k != "call_id"}
     assert serve().error({"input": [USER, CALL, nameless]})["param"] == "input[2].call_id"

@@ -210,10 +210,12 @@ def test_a_binary_frame_closes_its_websocket(serve):
         assert connection.receive() == {"type": "websocket.close", "code": 1003, "reason": ANY}
 
 
+@pytest.mark.parametrize("background", [True, False])
 @pytest.mark.parametrize("stream", [True, False])
-def test_59_an_input_longer_than_the_context(serve, stream):
+def test_59_an_input_longer_than_the_context(serve, stream, background):
     server = serve(generator=Slow(context_length=200))
-    error = server.error({"input": "word " * 300, "stream": stream})
+    error = server.error({"input": "word " * 300, "stream": stream, "background": background})
+    assert len(server.service.store) == 0
     assert (error["code"], error["param"]) == ("context_length_exceeded", "input")
     assert error["message"].startswith("Your input exceeds the context window of this model")
 
