@@ -25,8 +25,9 @@ struct tiles {
     size_t block_floats;
     /* One panel from up to TILE_TOKENS BF16 vectors of k values; the other tokens become zero. */
     void (*fill_panel)(const uint16_t *const *x, size_t tokens, size_t k, float *panel);
-    /* sums[r * SUMS_STRIDE + t] += row r · token t over k values, a multiple of BLOCK; rows are PANEL_K floats apart. */
-    void (*multiply)(const float *w, const float *x, size_t k, float *sums);
+    /* sums[r * SUMS_STRIDE + t] += row r · token t over k values, a multiple of BLOCK; rows are PANEL_K floats apart.
+     * Of a panel that is not full only the first `tokens` need be right. */
+    void (*multiply)(const float *w, const float *x, size_t k, size_t tokens, float *sums);
 };
 
 struct kernels {

@@ -242,44 +242,43 @@ TARGET static void fill_integer_panel(const uint16_t *const *x, size_t tokens, s
         }
 }
 
-/* Half the rows of a tile: the sums of its blocks, as integers and as floats, fit the registers. */
-TARGET static inline void multiply_half(const float *w, const float *x, size_t k, float *sums) {
-    enum { ROWS = TILE_ROWS / 2 };
-    __m256 left[ROWS], right[ROWS];
-    EACH(r, ROWS) {
-        left[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE);
-        right[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE + LANES);
-    }
+/* Some rows of a tile and LANES times `columns` of its tokens: the sums of a block, as integers and as floats, must fit
+ * the registers. */
+TARGET static inline void multiply_part(const float *w, const float *x, size_t k, float *sums, size_t rows,
+                                        size_t columns) {
+    __m256 totals[TILE_ROWS][2];
+    EACH(r, rows) EACH(c, columns) totals[r][c] = _mm256_loadu_ps(sums + r * SUMS_STRIDE + c * LANES);
     for (size_t block = 0; block < k / BLOCK; block++, x += INTEGER_BLOCK) {
-        __m256i block_left[ROWS], block_right[ROWS];
-        EACH(r, ROWS) block_left[r] = block_right[r] = _mm256_setzero_si256();
+        __m256i parts[TILE_ROWS][2];
+        EACH(r, rows) EACH(c, columns) parts[r][c] = _mm256_setzero_si256();
         /* Rolled up, GCC spends a copy on every sum; unrolled altogether, it runs out of registers. */
         _Pragma("GCC unroll 8") for (size_t i = 0; i < PAIRS; i++) {
-            __m256i first = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS));
-            __m256i second = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS + LANES));
-            EACH(r, ROWS) {
+            __m256i pairs[2];
+            EACH(c, columns) pairs[c] = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS + c * LANES));
+            EACH(r, rows) {
                 __m256i pair = _mm256_castps_si256(_mm256_broadcast_ss(w + r * PANEL_K + block * PAIRS + i));
-                block_left[r] = _mm256_add_epi32(block_left[r], _mm256_madd_epi16(pair, first));
-                block_right[r] = _mm256_add_epi32(block_right[r], _mm256_madd_epi16(pair, second));
+                EACH(c, columns) parts[r][c] = _mm256_add_epi32(parts[r][c], _mm256_madd_epi16(pair, pairs[c]));
             }
         }
-        __m256 first = _mm256_loadu_ps(x + PAIRS * TILE_TOKENS);
-        __m256 second = _mm256_loadu_ps(x + PAIRS * TILE_TOKENS + LANES);
-        EACH(r, ROWS) {
+        EACH(r, rows) {
             __m256 factor = _mm256_broadcast_ss(w + r * PANEL_K + PANEL_K / 2 + block);
-            left[r] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(block_left[r]), first), factor, left[r]);
-            right[r] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(block_right[r]), second), factor, right[r]);
+            EACH(c, columns) {
+                __m256 x_factors = _mm256_loadu_ps(x + PAIRS * TILE_TOKENS + c * LANES);
+                __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(parts[r][c]), x_factors);
+                totals[r][c] = _mm256_fmadd_ps(part, factor, totals[r][c]);
+            }
         }
     }
-    EACH(r, ROWS) {
-        _mm256_storeu_ps(sums + r * SUMS_STRIDE, left[r]);
-        _mm256_storeu_ps(sums + r * SUMS_STRIDE + LANES, right[r]);
-    }
+    EACH(r, rows) EACH(c, columns) _mm256_storeu_ps(sums + r * SUMS_STRIDE + c * LANES, totals[r][c]);
 }
 
-TARGET static void multiply_integers(const float *w, const float *x, size_t k, float *sums) {
+TARGET static void multiply_integers(const float *w, const float *x, size_t k, size_t tokens, float *sums) {
+    if (tokens <= LANES) {
+        multiply_part(w, x, k, sums, TILE_ROWS, 1);
+        return;
+    }
     for (size_t row = 0; row < TILE_ROWS; row += TILE_ROWS / 2)
-        multiply_half(w + row * PANEL_K, x, k, sums + row * SUMS_STRIDE);
+        multiply_part(w + row * PANEL_K, x, k, sums + row * SUMS_STRIDE, TILE_ROWS / 2, 2);
 }
 
 TARGET static void widen_bf16(const uint16_t *values, size_t n, float *out) {
@@ -291,7 +290,8 @@ TARGET static void widen_bf16(const uint16_t *values, size_t n, float *out) {
 
 _Static_assert((int)TILE_TOKENS == 2 * LANES, "a row of a tile is two registers");
 
-TARGET static void multiply_floats(const float *w, const float *x, size_t k, float *sums) {
+TARGET static void multiply_floats(const float *w, const float *x, size_t k, size_t tokens, float *sums) {
+    (void)tokens;
     __m256 left[TILE_ROWS], right[TILE_ROWS];
     EACH(r, TILE_ROWS) {
         left[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE);

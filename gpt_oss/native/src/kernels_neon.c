@@ -70,7 +70,8 @@ static void widen_bf16(const uint16_t *values, size_t n, float *out) {
 
 enum { PARTS = TILE_TOKENS / 4 };
 
-static void multiply(const float *w, const float *x, size_t k, float *sums) {
+static void multiply(const float *w, const float *x, size_t k, size_t tokens, float *sums) {
+    (void)tokens;
     float32x4_t totals[TILE_ROWS][PARTS];
     for (size_t r = 0; r < TILE_ROWS; r++)
         for (size_t p = 0; p < PARTS; p++) totals[r][p] = vld1q_f32(sums + r * SUMS_STRIDE + 4 * p);

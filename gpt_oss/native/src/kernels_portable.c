@@ -69,7 +69,8 @@ static void widen_bf16(const uint16_t *values, size_t n, float *out) {
     for (size_t i = 0; i < n; i++) out[i] = bf16_to_float(values[i]);
 }
 
-static void multiply(const float *w, const float *x, size_t k, float *sums) {
+static void multiply(const float *w, const float *x, size_t k, size_t tokens, float *sums) {
+    (void)tokens;
     for (size_t r = 0; r < TILE_ROWS; r++) {
         float totals[TILE_TOKENS] = {0};
         for (size_t i = 0; i < k; i++)

@@ -31,9 +31,10 @@ void multiply_panels(const struct kernels *use, const struct matrix *w, size_t f
         size_t k = w->k - begin < PANEL_K ? w->k - begin : PANEL_K;
         for (size_t r = 0; r < rows; r++) widen(use, w, first + r, begin, k, block[r]);
         memset(block[rows], 0, (count * TILE_ROWS - rows) * sizeof *block);
-        for (size_t p = 0; p < panels_of(tokens); p++)
-            for (size_t tile = 0; tile < count; tile++)
-                tiles->multiply(block[tile * TILE_ROWS], panels + p * panel_floats(tiles, w->k) + panel_floats(tiles, begin),
-                                k, &sums[tile * TILE_ROWS][p * TILE_TOKENS]);
+        for (size_t p = 0; p < panels_of(tokens); p++) {
+            const float *panel = panels + p * panel_floats(tiles, w->k) + panel_floats(tiles, begin);
+            for (size_t row = 0; row < rows; row += TILE_ROWS)
+                tiles->multiply(block[row], panel, k, tokens - p * TILE_TOKENS, &sums[row][p * TILE_TOKENS]);
+        }
     }
 }
