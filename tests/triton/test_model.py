@@ -13,7 +13,6 @@ from gpt_oss.checkpoint import Checkpoint
 from gpt_oss.config import ModelConfig
 from gpt_oss.demo import demo_checkpoint
 from gpt_oss.errors import BackendUnavailable, CheckpointError, ContextOverflow, OutOfMemory, RequestError
-from gpt_oss.harmony.prompt import conversation_start, render_for_completion, text_message
 from gpt_oss.scheduler import SampledRow
 from gpt_oss.synthetic import write_synthetic
 from gpt_oss.token_generator import EngineTokenGenerator
@@ -194,6 +193,9 @@ def test_the_demo_model_says_the_same_as_in_torch(device):
 @pytest.mark.slow
 def test_the_demo_model_holds_a_conversation_as_in_torch(device):
     """A whole answer in Harmony through both engines: ours samples on the device, a step ahead."""
+    # Here: a machine lent for its card may lack the packages of conversations, and the other tests need none of them.
+    from gpt_oss.harmony.prompt import conversation_start, render_for_completion, text_message
+
     prompt = render_for_completion([*conversation_start(), text_message("user", "What is the capital of France?")])
     answers = []
     for backend in demo_backends(device, 512):
