@@ -20,7 +20,8 @@ from openai_harmony import Conversation, Message, Role, SystemContent
 from torch.nn import functional as F
 
 from gpt_oss import mxfp4
-from gpt_oss.checkpoint_writer import write_checkpoint
+from gpt_oss.checkpoint_writer import check_target, write_checkpoint
+from gpt_oss.command_line import positive, run_command
 from gpt_oss.demo import demo_checkpoint
 from gpt_oss.tokenizer import get_harmony_encoding
 from gpt_oss.torch.model import Transformer
@@ -69,7 +70,7 @@ def train(model: Transformer, lines: list[tuple[list[int], list[int]]], steps: i
         yield loss.item()
 
 
-def save(model: Transformer, folder: Path) -> None:
+def save(model: Transformer, folder: Path, overwrite: bool) -> None:
     """Write the `original/` layout: experts in MXFP4, everything else in BF16."""
     tensors: dict[str, np.ndarray] = {}
     for name, value in model.state_dict().items():
@@ -79,7 +80,7 @@ def save(model: Transformer, folder: Path) -> None:
             tensors[f"{name}.blocks"] = blocks.reshape(*array.shape[:2], -1, 16)
         else:
             tensors[name] = array
-    write_checkpoint(folder, model.config, tensors)
+    write_checkpoint(folder, model.config, tensors, overwrite=overwrite)
 
 
 def main() -> None:
@@ -87,9 +88,13 @@ def main() -> None:
     parser.add_argument("dialogues", type=Path, help='lines of {"user": "...", "assistant": "..."}')
     parser.add_argument("output", type=Path, help="folder of the new checkpoint")
     parser.add_argument("--checkpoint", type=Path, help="start from this one instead of the embedded model")
-    parser.add_argument("--steps", type=int, default=60)
+    parser.add_argument("--steps", type=positive, default=60)
     parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is already there")
     options = parser.parse_args()
+    if not 0 < options.rate < 1:
+        parser.error(f"--rate: expected a number between 0 and 1, got {options.rate}")
+    check_target(options.output, options.overwrite)  # before the work, not after it
     lines = examples(options.dialogues)
     if not lines:
         raise SystemExit(f"{options.dialogues}: there are no dialogues in it")
@@ -98,9 +103,9 @@ def main() -> None:
     for step, loss in enumerate(train(model, lines, options.steps, options.rate), 1):
         print(f"\rstep {step}/{options.steps}  loss {loss:.3f} ", end="", file=sys.stderr, flush=True)
     print(file=sys.stderr)
-    save(model, options.output)
+    save(model, options.output, options.overwrite)
     print(f'{options.output}: try  gpt-oss generate --chat --prompt "..." {options.output}')
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command("fine_tune.py", main))

@@ -26,7 +26,7 @@ except ModuleNotFoundError as error:
 
 from gpt_oss.checkpoint_layout import checkpoint_specs
 from gpt_oss.checkpoint_writer import check_target, to_bfloat16, write_checkpoint
-from gpt_oss.command_line import run_command
+from gpt_oss.command_line import positive, run_command
 from gpt_oss.config import ModelConfig
 
 MODELS = {
@@ -128,7 +128,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--layers", type=int, metavar="N", help="only the first N layers (default: all)")
     parser.add_argument("--layout", choices=("original", "huggingface"), default="original")
     parser.add_argument("--dense", action="store_true", help="experts in BF16 instead of MXFP4")
-    parser.add_argument("--shards", type=int, default=1, metavar="N", help="number of files (default: 1)")
+    parser.add_argument("--shards", type=positive, default=1, metavar="N", help="number of files (default: 1)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--overwrite", action="store_true", help="replace a checkpoint that is already there")
     options = parser.parse_args(arguments)

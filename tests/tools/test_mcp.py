@@ -300,3 +300,21 @@ async def test_any_text_survives_the_way() -> None:
         _, image = (await client.call_tool("painter", {"code": odd})).content
     assert image.type == "image"
     assert base64.b64decode(image.data) == b"\x89PNG " + odd.encode()
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--port", "99999"], 2, "--port: expected a port from 0 to 65535, got '99999'"),
+        (["--host", "192.0.2.1"], 1, "cannot listen on 192.0.2.1, port 8001"),
+    ],
+)
+def test_an_address_that_cannot_be_had(options, status, said, tmp_path, monkeypatch, capsys) -> None:
+    from gpt_oss.tools.mcp.__main__ import main
+
+    monkeypatch.setenv("BROWSER_LOCAL_FOLDER", str(tmp_path))
+    try:
+        ended = main(["browser", "--http", *options])
+    except SystemExit as left:
+        ended = left.code
+    assert ended == status and said in capsys.readouterr().err

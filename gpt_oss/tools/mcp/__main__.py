@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Sequence
 
+from gpt_oss.command_line import port
 from gpt_oss.errors import GptOssError, ToolError
 from gpt_oss.tools.registry import build_tool
 from gpt_oss.tools.tool import Tool
@@ -26,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("tool", choices=("browser", "python"))
     parser.add_argument("--http", action="store_true", help="serve streamable HTTP instead of stdin and stdout")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    parser.add_argument("--port", type=int, default=8001, help="port to listen on, 0 for any (default: %(default)s)")
+    parser.add_argument("--port", type=port, default=8001, help="port to listen on, 0 for any (default: %(default)s)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # stdout belongs to the protocol
     try:
