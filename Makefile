@@ -96,5 +96,5 @@ bench-gpu: $(VENV)/.installed-dev  ## GPU benchmark in stages; needs a CUDA devi
 			|| failed="$$failed $$stage"; done; \
 	$(RUN) -m benchmarks.gpu.picture && test -z "$$failed" || { echo "stages that failed:$$failed" >&2; exit 1; }
 
-clean:  ## remove the virtual environment and build products
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache
+clean:  ## remove the virtual environments and build products
+	rm -rf $(VENV) $(ZIG) $(VLLM) $(NATIVE) build dist tests/clients/node_modules .mypy_cache .ruff_cache .pytest_cache
