@@ -77,7 +77,10 @@ class PromptRequest(Lenient):
 
 
 class CreateResponse(PromptRequest):
-    """The body of `POST /v1/responses`. Defaults are OpenAI's: temperature 1, top_p 1, store true."""
+    """The body of `POST /v1/responses`. Defaults are OpenAI's: temperature 1, top_p 1, store true.
+
+    Penalties and `service_tier` are checked and echoed, and change nothing.
+    """
 
     background: bool | None = None
     include: list[Include] | None = None
