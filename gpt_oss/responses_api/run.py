@@ -7,7 +7,6 @@ followed from any point; the last one is terminal, whatever happens. Knows nothi
 import asyncio
 import contextlib
 import logging
-import sqlite3
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing
 from typing import Any, Protocol
@@ -159,7 +158,7 @@ class Run:
         if self._save is not None:
             try:
                 await self._save([*self.events, *events])
-            except sqlite3.Error:
+            except Exception:  # a full disk, or a bug of ours: the stream must end in order
                 logger.exception("a response could not be stored")
                 events = [*events[:-1], *self.mapper.fail_instead("the response could not be stored")]
         self._publish(events)

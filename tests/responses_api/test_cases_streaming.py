@@ -144,6 +144,16 @@ def test_14_an_engine_that_breaks_ends_in_error_and_failed(serve):
     assert again["status"] == "failed" and again["output"][0]["status"] == "incomplete"
 
 
+def test_14_a_store_that_breaks_ends_in_error_and_failed(serve):
+    server = serve(answer("Said."), answer("Said."))
+    server.service.store.close()
+    events = check_stream(server.post({"input": "hi", "stream": True}).content)
+    assert [e["type"] for e in events[-2:]] == ["error", "response.failed"]
+    response = server.json({"input": "hi"})
+    assert (response["status"], response["output"][0]["content"][0]["text"]) == ("failed", "Said.")
+    assert "stored" in response["error"]["message"]
+
+
 def test_14_an_unknown_browser_function_is_answered_to_the_model(serve):
     server = serve(browse("jump", "{}"), answer("Sorry."), hosted=hosted_browser())
     assert output(stream(server, tools=[{"type": "web_search"}]))[-1]["content"][0]["text"] == "Sorry."
