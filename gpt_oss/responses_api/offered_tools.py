@@ -196,7 +196,7 @@ def _parse(model: type[Any], tool: dict[str, Any], param: str) -> Any:
 def _echo(tool: dict[str, Any], kind: str) -> dict[str, Any]:
     """The tool with the fields that readers of an echo insist on."""
     if kind == "namespace":
-        return {"description": "", **tool}
+        return {**tool, "description": tool.get("description") or ""}
     if kind != "function":
         return tool
     return {"description": None, "parameters": None, "strict": None, **tool}

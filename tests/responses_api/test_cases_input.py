@@ -7,6 +7,7 @@ import pytest
 from tests.helpers.harmony_text import shown
 from tests.responses_api.hosted import hosted_browser
 from tests.responses_api.replies import WEATHER, answer, browse, call
+from tests.responses_api.stream_rules import check_stream
 
 CALL = {
     "type": "function_call",
@@ -218,6 +219,8 @@ def test_47_namespaces(serve):
     server.json({"input": [USER, made, output], "tools": [space]})
     text = shown(list(server.generator.requests[-1].prompt_tokens))
     assert "namespace agents {" in text and "<|start|>agents.spawn to=assistant" in text
+    undescribed = {**space, "description": None}
+    check_stream(serve(answer("ok")).post({"input": "hi", "tools": [undescribed], "stream": True}).content)
 
 
 @pytest.mark.parametrize(
