@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from gpt_oss.triton.graphs import BUCKETS
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -37,7 +39,7 @@ def test_the_decode_step_for_hopper(tmp_path):
 
 @pytest.mark.slow
 def test_every_kernel_for_every_target(tmp_path):
-    check(compiled(tmp_path, "--batches", "1,8,32"))
+    check(compiled(tmp_path))
 
 
 def test_the_committed_table_covers_every_target_and_keeps_every_promise():
@@ -45,6 +47,7 @@ def test_the_committed_table_covers_every_target_and_keeps_every_promise():
     expected = {"sm_80", "sm_89", "sm_90", "sm_100", "sm_120", "gfx942"}
     assert {kernel["target"] for kernel in kernels} == expected
     for target in expected:
+        assert {kernel["batch"] for kernel in kernels if kernel["target"] == target} == {*BUCKETS, None}
         names = {kernel["kernel"] for kernel in kernels if kernel["target"] == target}
         assert {"gate_up_kernel", "decode_attention_kernel", "finish_kernel", "grouped_down_kernel"} <= names
     check(kernels)
