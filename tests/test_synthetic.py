@@ -136,18 +136,21 @@ def test_command_refuses(tmp_path, config_file, capsys):
     (tmp_path / "file").touch()
     for arguments, problem in [
         ([str(tmp_path / "file")], "file: is a file; expected the name of a folder to write"),
-        (["--shards", "0", target], "shards must be between 1 and 48, the number of tensors, found 0"),
         (["--shards", "49", target], "shards must be between 1 and 48, the number of tensors, found 49"),
     ]:
         assert main(["--config", config_file, *arguments]) == 1
         error = capsys.readouterr().err.splitlines()[-1]
         assert error.startswith("gpt-oss synthetic: error: ") and error.endswith(problem)
     assert main(["--config", str(tmp_path / "none"), target]) == 1
-    for layers in ("0", "4"):
+    for option, value, problem in [
+        ("--layers", "0", "--layers must be between 1 and 3, found 0"),
+        ("--layers", "4", "--layers must be between 1 and 3, found 4"),
+        ("--shards", "0", "argument --shards: expected an integer of at least 1, got '0'"),
+    ]:
         with pytest.raises(SystemExit) as raised:
-            main(["--config", config_file, "--layers", layers, target])
+            main(["--config", config_file, option, value, target])
         assert raised.value.code == 2
-        assert f"--layers must be between 1 and 3, found {layers}" in capsys.readouterr().err
+        assert problem in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "shapes.json"]
 
 
