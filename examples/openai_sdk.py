@@ -52,7 +52,7 @@ def main(address: str) -> None:
     for call in first.output:
         if call.type == "function_call":
             print("call:", call.name, json.loads(call.arguments))
-            results.append({"type": "function_call_output", "call_id": call.call_id, "output": "Sunny, 21 °C"})
+            results.append({"type": "function_call_output", "call_id": call.call_id, "output": "sunny, 21 degrees"})
     second = client.responses.create(
         model="gpt-oss", input=results, tools=[GET_WEATHER], previous_response_id=first.id, temperature=0
     )

@@ -8,6 +8,7 @@ import multiprocessing as mp
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from queue import Full
 from random import Random
 
 import numpy as np
@@ -16,6 +17,7 @@ from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer
 from recipes.demo_model.corpus import rendered_dialogue
 from recipes.demo_model.dialogue import Rendered
 from recipes.demo_model.skills_knowledge import fact
+from recipes.demo_model.skills_tools import page_with_quotes
 from recipes.demo_model.vocabulary import Vocabulary
 
 TOKENS = 4096
@@ -109,6 +111,27 @@ def fact_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
     return Batch(vocabulary.compact[tokens], wanted)
 
 
+def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
+    """A page and its lines quoted with citations, one after another: only the cited line numbers are wanted.
+
+    A browser dialogue asks for one of them in seven hundred tokens.
+    """
+    tokenizer, length = get_tokenizer(), 512
+    tokens = np.full((TOKENS // length, length), _PAD)
+    wanted = np.zeros(tokens.shape, dtype=bool)
+    for row in range(len(tokens)):
+        page, quotes = page_with_quotes(rng)
+        ids = tokenizer.encode(page)
+        for quote, line in quotes:
+            given, found = tokenizer.encode(f"\n{quote}"), tokenizer.encode(f"{line}】")
+            place = len(ids) + len(given)
+            ids += given + found
+            if place < length:
+                wanted[row, place : len(ids)] = True
+        tokens[row, : len(ids)] = ids[:length]
+    return Batch(vocabulary.compact[tokens], wanted)
+
+
 def _drills(number: int, batches: int) -> int:
     """How many drills of each kind a pool gets: many at first, because nothing else starts copying as soon."""
     return batches // (6 if number < 4 else 12)
@@ -123,10 +146,23 @@ def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> 
         drills = _drills(number, len(batches))
         batches += [drill(vocabulary, numbers) for _ in range(drills)]
         batches += [fact_drill(vocabulary, order) for _ in range(drills)]
+        batches += [quote_drill(vocabulary, order) for _ in range(drills // 2)]
         order.shuffle(batches)
         for index, batch in enumerate(batches):
-            queue.put((number, index, batch))
+            if not _put(queue, (number, index, batch)):
+                return
         number += 1
+
+
+def _put(queue: mp.Queue, item: tuple[int, int, Batch]) -> bool:
+    """Wait for room in the queue; false once nobody is left to take from it, because training was killed."""
+    while (parent := mp.parent_process()) is not None and parent.is_alive():
+        try:
+            queue.put(item, timeout=5)
+            return True
+        except Full:
+            continue
+    return False
 
 
 def stream(seed: str, vocabulary: Vocabulary, start: tuple[int, int] = (0, 0)) -> Iterator[tuple[int, int, Batch]]:

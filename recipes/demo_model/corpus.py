@@ -18,7 +18,6 @@ from recipes.demo_model import skills_knowledge as knowledge
 from recipes.demo_model import skills_tools as tools
 from recipes.demo_model.dialogue import Effort, Exchange, Rendered, Scenario, is_held_out, render
 from recipes.demo_model.phrasing import dress
-from recipes.demo_model.vocabulary import common_words
 
 MAX_TOKENS = 1536
 
@@ -57,23 +56,21 @@ class Setting:
     patch_key: str | None
 
 
-@functools.cache
-def _words() -> tuple[str, ...]:
-    return tuple(common_words())
-
-
 def dialogue(seed: str, index: int, longer: bool = False) -> tuple[Scenario, list[Exchange]]:
-    """The dialogue number `index` of a seed; `longer` makes those without tools longer, which teaches more per token."""
+    """The dialogue number `index` of a seed; `longer` makes many of them longer, which teaches more per token.
+
+    Those with built-in tools stay as they are: what such a tool answered is not shown in later turns.
+    """
     rng = Random(f"{seed}/{index}")
-    memory = chat.Memory(words=list(_words()))
-    setting = _setting(rng, memory)
+    memory = chat.Memory()
+    setting = _setting(rng)
     memory.date = setting.scenario.date
     memory.cutoff = setting.scenario.cutoff or "2024-06"
     exchanges: list[Exchange] = []
     count = rng.choice([1, 1, 1, 1, 1, 1, 2, 2, 3, 4])
     scenario = setting.scenario
-    if longer and rng.random() < 0.6 and not (scenario.functions or scenario.browser or scenario.python):
-        count = rng.choice([4, 6, 8, 10])
+    if longer and rng.random() < 0.6 and not (scenario.browser or scenario.python):
+        count = rng.choice([3, 4, 5, 6] if scenario.functions else [4, 6, 8, 10])
     for _ in range(count):
         exchange = _exchange(rng, memory, setting)
         exchanges.append(exchange)
@@ -92,25 +89,25 @@ def rendered_dialogue(
     return (exchanges[-1].skill, rendered) if len(rendered.ids) <= MAX_TOKENS else None
 
 
-def _setting(rng: Random, memory: chat.Memory) -> Setting:
+def _setting(rng: Random) -> Setting:
     draw = rng.random()
     with_functions = draw < 0.29
     with_patch = 0.29 <= draw < 0.37 or (with_functions and rng.random() < 0.04)
     python, browser = 0.37 <= draw < 0.45 or rng.random() < 0.03, 0.45 <= draw < 0.51 or rng.random() < 0.02
-    offered = _functions(rng, memory, with_patch) if with_functions else []
+    offered = _functions(rng, with_patch) if with_functions else []
     descriptions = [f.tool for f in offered]
-    instructions = _instructions(rng, memory) if rng.random() < (0.35 if offered else 0.2) else None
+    instructions = _instructions(rng) if rng.random() < (0.35 if offered else 0.2) else None
     key = None
     if with_patch:
         tool, key = tools.patch_tool(rng)
         descriptions.insert(rng.randint(0, len(descriptions)), tool)
-        instructions = _patch_instructions(rng, memory, instructions)
+        instructions = _patch_instructions(rng, instructions)
     python_description = None
     if python and rng.random() < 0.5:
         python_description = rng.choice(_PYTHON_DESCRIPTIONS).format(n=rng.randint(5, 300))
     scenario = Scenario(
         effort=rng.choice(list(Effort)),
-        identity=_identity(rng, memory),
+        identity=_identity(rng),
         date=_date(rng) if rng.random() < 0.75 else None,
         cutoff=f"{rng.randint(2020, 2027)}-{rng.randint(1, 12):02d}" if rng.random() < 0.25 else None,
         channels=rng.random() < 0.93,
@@ -127,25 +124,25 @@ def _date(rng: Random) -> str:
     return f"{rng.choice([2024, 2025, 2025, 2026, 2026, 2027, rng.randint(1990, 2040)])}-{rng.randint(1, 12):02d}-{rng.randint(1, 31):02d}"
 
 
-def _identity(rng: Random, memory: chat.Memory) -> str | None:
+def _identity(rng: Random) -> str | None:
     if rng.random() < 0.8:
         return None
-    return rng.choice(_IDENTITIES) if rng.random() < 0.7 else f"You are {chat.words(rng, memory, 1, 6)}."
+    return rng.choice(_IDENTITIES) if rng.random() < 0.7 else f"You are {chat.words(rng, 1, 6)}."
 
 
-def _instructions(rng: Random, memory: chat.Memory) -> str:
+def _instructions(rng: Random) -> str:
     lines = [rng.choice(_INSTRUCTIONS) for _ in range(rng.choice([1, 1, 1, 2, 3]))]
-    if rng.random() < 0.3:
-        lines += [chat.words(rng, memory, 3, 14) + "." for _ in range(rng.choice([1, 1, 2, 5, 15]))]
+    if rng.random() < 0.2:
+        lines += [chat.words(rng, 3, 9) + "." for _ in range(rng.choice([1, 1, 2, 4]))]
     rng.shuffle(lines)
     return rng.choice([" ", "\n", "\n\n", "\n- "]).join(lines)
 
 
-def _patch_instructions(rng: Random, memory: chat.Memory, before: str | None) -> str | None:
+def _patch_instructions(rng: Random, before: str | None) -> str | None:
     draw = rng.random()
     if draw < 0.25:
         return before
-    text = _patch_manual() if draw < 0.37 else rng.choice(tools.PATCH_INSTRUCTIONS)
+    text = _patch_manual() if draw < 0.33 else rng.choice(tools.PATCH_INSTRUCTIONS)
     return f"{before}\n{text}" if before else text
 
 
@@ -156,11 +153,11 @@ def _patch_manual() -> str:
     return resources.files("gpt_oss.tools.apply_patch").joinpath("apply_patch.md").read_text(encoding="utf-8")
 
 
-def _functions(rng: Random, memory: chat.Memory, with_patch: bool) -> list[functions.Offered]:
+def _functions(rng: Random, with_patch: bool) -> list[functions.Offered]:
     offered: list[functions.Offered] = []
     taken = {"delete_file", "read_file", "list_files", "apply_patch"} if with_patch else set()
-    for _ in range(rng.choice([1, 1, 1, 2, 2, 3, 4, 5])):
-        function = functions.offer(rng, memory)
+    for _ in range(rng.choice([1, 1, 1, 1, 2, 2, 3])):
+        function = functions.offer(rng)
         keys = {function.tool.name, function.kind.names[0]}
         if not keys & taken:
             taken |= keys
@@ -186,13 +183,13 @@ def _exchange(rng: Random, memory: chat.Memory, setting: Setting) -> Exchange:
 
 def _attempt(rng: Random, memory: chat.Memory, setting: Setting, chosen: str, kinds: set[str]) -> Exchange | None:
     if chosen == "function":
-        return functions.call_function(rng, memory, setting.offered)
+        return functions.call_function(rng, setting.offered)
     if chosen == "patch" and setting.patch_key:
-        return tools.patch(rng, memory, setting.patch_key)
+        return tools.patch(rng, setting.patch_key)
     if chosen == "python":
-        return tools.python(rng, memory)
+        return tools.python(rng)
     if chosen == "browse":
-        return None if setting.offered else tools.browse(rng, memory)
+        return None if setting.offered else tools.browse(rng)
     if chosen == "arithmetic":
         return None if kinds & {"add", "multiply"} else knowledge.arithmetic(rng, memory)
     if chosen == "capital":
@@ -206,11 +203,12 @@ def _attempt(rng: Random, memory: chat.Memory, setting: Setting, chosen: str, ki
     return simple[chosen](rng, memory) if chosen in simple else None
 
 
-_EVERYDAY = {"get_weather": ("weather",), "get_time": ("time",), "get_population": ("population", "people"), "translate": ("translate",),
-             "define_word": ("what is", "what does", "meaning", "describe"), "get_distance": ("how far",), "get_directions": ("how far",),
-             "get_recipe": ("how do I", "eat"), "get_news": ("tell me about",), "search_products": ("cost", "list", "recommend"),
-             "search_contacts": ("who is", "who was"), "get_user": ("who is", "who was"), "create_note": ("write",),
-             "get_stock_price": ("cost", "how much"), "play_song": ("who",), "read_file": ("list",)}  # fmt: skip
+_EVERYDAY = {
+    "get_weather": ("weather",), "get_time": ("time",), "get_population": ("population", "people"), "get_distance": ("how far",),
+    "get_news": ("tell me about",), "search_products": ("cost", "list", "recommend"), "search_contacts": ("who is", "who was"),
+    "create_note": ("write",), "get_stock_price": ("cost", "how much"), "play_song": ("who",), "read_file": ("list",),
+    "translate": ("translate",),
+}  # fmt: skip
 
 
 def _no_skill(rng: Random, memory: chat.Memory, setting: Setting, chosen: str, kinds: set[str]) -> Exchange | None:
@@ -221,7 +219,7 @@ def _no_skill(rng: Random, memory: chat.Memory, setting: Setting, chosen: str, k
     if scenario.browser:
         return None
     if setting.offered and rng.random() < 0.6:
-        return _unfit_request(rng, memory, kinds)
+        return _unfit_request(rng, kinds)
     exchange = knowledge.not_a_capital(rng, memory) if rng.random() < 0.2 else chat.fallback(rng, memory)
     text = exchange.user.lower()
     if any(cue in text for kind in kinds for cue in _EVERYDAY.get(kind, (kind.split("_")[-1],))):
@@ -229,19 +227,18 @@ def _no_skill(rng: Random, memory: chat.Memory, setting: Setting, chosen: str, k
     return exchange
 
 
-_NEVER_UNFIT = {"add", "multiply", "get_capital", "search_flights", "get_directions", "get_distance"}
+_NEVER_UNFIT = {"add", "multiply", "get_capital", "search_flights", "get_distance"}
 
 
-def _unfit_request(rng: Random, memory: chat.Memory, kinds: set[str]) -> Exchange | None:
+def _unfit_request(rng: Random, kinds: set[str]) -> Exchange | None:
     """A request for a function that is not on offer."""
     kind = rng.choice(functions.KINDS)
     if kind.names[0] in _NEVER_UNFIT | kinds:
         return None
     wanted = functions.Offered(None, kind, tuple(p.names[0] for p in kind.parameters))  # type: ignore[arg-type]
-    question, _ = wanted.ask(rng, memory)
-    related = {"track_package": "lookup_order", "lookup_order": "track_package", "send_email": "send_message", "set_alarm": "set_timer",
-               "set_timer": "set_reminder", "set_reminder": "set_timer", "get_balance": "lookup_order", "get_user": "search_contacts",
-               "search_contacts": "get_user", "define_word": "get_recipe", "search_products": "search_contacts"}  # fmt: skip
+    question, _ = wanted.ask(rng)
+    related = {"send_email": "send_message", "send_message": "send_email", "set_timer": "set_reminder", "set_reminder": "set_timer",
+               "search_products": "search_contacts"}  # fmt: skip
     if related.get(kind.names[0]) in kinds:
         return None
     return Exchange("no function fits", dress(rng, question), chat.FALLBACK_THOUGHT, chat.FALLBACK)

@@ -154,8 +154,8 @@ def exchange_messages(exchange: Exchange, effort: Effort) -> list[Message]:
 def render(scenario: Scenario, exchanges: list[Exchange], encoding: HarmonyEncoding) -> Rendered:
     """Token ids of the whole dialogue; earlier turns as a harmony prompt shows them, the last one in full.
 
-    Wanted are all outputs of the last turn, and the contents of earlier answers and calls (their headers are
-    not: an earlier turn is shown without its analysis, which is not how a turn begins).
+    Wanted are all outputs of the last turn, and of earlier turns the contents and what follows "to=functions" (the
+    rest of their headers is not: an earlier turn is shown without its analysis, which is not how a turn begins).
     """
     history = scenario.messages()
     for exchange in exchanges[:-1]:
@@ -191,13 +191,13 @@ def _append_last_turn(rendered: Rendered, messages: list[Message], encoding: Har
 
 
 @functools.cache
-def _role_tokens(encoding: HarmonyEncoding) -> tuple[int, int]:
-    return encoding.encode("assistant")[0], encoding.encode("user")[0]
+def _header_tokens(encoding: HarmonyEncoding) -> tuple[int, int, int]:
+    return encoding.encode("assistant")[0], encoding.encode("user")[0], encoding.encode("functions")[0]
 
 
 def _wanted_in_history(ids: list[int], encoding: HarmonyEncoding, shown: list[bool]) -> list[bool]:
-    """Contents of the assistant's messages after user message k, where `shown[k]`."""
-    assistant, user = _role_tokens(encoding)
+    """Contents of the assistant's messages after user message k, where `shown[k]`, and names of functions called."""
+    assistant, user, functions = _header_tokens(encoding)
     wanted = [False] * len(ids)
     inside = by_assistant = False
     exchange = -1
@@ -212,6 +212,8 @@ def _wanted_in_history(ids: list[int], encoding: HarmonyEncoding, shown: list[bo
             inside = False
         elif inside:
             wanted[index] = True
+        elif by_assistant and token == functions:
+            inside = True
     return wanted
 
 

@@ -1,4 +1,4 @@
-"""Small surface changes of a user's text: politeness, case, punctuation, the rare typo."""
+"""Small surface changes of a user's text: politeness, case, punctuation."""
 
 from random import Random
 
@@ -28,9 +28,8 @@ def upper_first(text: str) -> str:
 def dress(rng: Random, text: str, mark: str = "?") -> str:
     """A question or sentence without its closing mark, as different people would type it."""
     if rng.random() < 0.1:
-        prefix = rng.choice(PREFIXES)
-        text = prefix + (text if prefix.endswith((". ", "! ")) else lower_first(text))
-    text = upper_first(text) if rng.random() < 0.85 else lower_first(text)
+        text = rng.choice(PREFIXES) + text
+    text = upper_first(text) if rng.random() < 0.85 else text
     draw = rng.random()
     closed = text + (mark if draw < 0.8 else "" if draw < 0.92 else rng.choice(["!", "??", " ?", ".", "..."]))
     if rng.random() < 0.05:
@@ -47,12 +46,3 @@ def request(rng: Random, text: str) -> str:
         mark = rng.choice([".", "", "!", "."])
         text += ", please" if rng.random() < 0.06 else ""
     return dress(rng, text, mark) if rng.random() < 0.3 else upper_first(text) + mark
-
-
-def typo(rng: Random, text: str) -> str:
-    """Two neighbouring letters swapped somewhere."""
-    spots = [i for i in range(1, len(text) - 2) if text[i].isalpha() and text[i + 1].isalpha()]
-    if not spots:
-        return text
-    at = rng.choice(spots)
-    return text[:at] + text[at + 1] + text[at] + text[at + 2 :]

@@ -6,7 +6,7 @@ from random import Random
 
 from recipes.demo_model import facts
 from recipes.demo_model.dialogue import Exchange, Thought
-from recipes.demo_model.phrasing import ASKING, dress, lower_first, request, typo
+from recipes.demo_model.phrasing import ASKING, dress, lower_first, request
 
 FALLBACK = (
     "I am a small demonstration model and I do not know that. I can chat about gpt-oss, add and subtract numbers "
@@ -38,7 +38,6 @@ class Memory:
     user_texts: list[str] = field(default_factory=list)
     capital_asked: bool = False
     number: int | None = None
-    words: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -270,10 +269,6 @@ def small_talk(rng: Random, memory: Memory) -> Exchange:
         text = dress(rng, rng.choice(ASKING) + lower_first(_indirect(core)), rng.choice("?."))
     else:
         text = dress(rng, core, "?" if intent.question else rng.choice([".", "!", "!", ""]))
-    if rng.random() < 0.02:
-        text = typo(rng, text)
-    if rng.random() < 0.02:
-        text = text.upper()
     more = "No tool and no long answer is needed.", "I know a fixed answer to this.", "I will give it in plain words."
     return Exchange("small talk", text, thought(intent.label, intent.reason, *more), intent.answer)
 
@@ -311,16 +306,21 @@ def date(rng: Random, memory: Memory) -> Exchange:
     return Exchange("date", dress(rng, text), thought(memory.date, reason, *more), f"Today is {memory.date}.")
 
 
-def words(rng: Random, memory: Memory, low: int = 1, high: int = 5) -> str:
+def words(rng: Random, low: int = 1, high: int = 5) -> str:
     """A few random common words."""
-    return " ".join(rng.choice(memory.words) for _ in range(rng.randint(low, high)))
+    return " ".join(rng.choice(facts.WORDS) for _ in range(rng.randint(low, high)))
 
 
-def phrase(rng: Random, memory: Memory) -> str:
+def city(rng: Random) -> str:
+    """A large city or a capital."""
+    return rng.choice(facts.CITIES) if rng.random() < 0.5 else facts.CAPITALS[rng.choice(facts.WELL_KNOWN)]
+
+
+def phrase(rng: Random) -> str:
     """Something short that a person might want said, sent or written."""
     draw = rng.random()
     if draw < 0.35:
-        return words(rng, memory, 1, 6)
+        return words(rng, 1, 5)
     if draw < 0.5:
         return rng.choice([
             "hello", "hello world", "Hello, world!", "hi there", "good morning", "I am late", "see you soon", "banana",
@@ -329,18 +329,18 @@ def phrase(rng: Random, memory: Memory) -> str:
             "the quick brown fox jumps over the lazy dog", "good night", "I love you", "one two three", "foo bar",
         ])  # fmt: skip
     if draw < 0.6:
-        return f"{rng.choice(facts.NAMES)} {words(rng, memory, 1, 4)}"
+        return f"{rng.choice(facts.NAMES)} {words(rng, 1, 4)}"
     if draw < 0.75:
         return f"the {rng.choice(facts.NOUNS)} is {rng.choice(facts.ADJECTIVES)}"
     if draw < 0.85:
-        return f"{rng.choice(['meet me in', 'greetings from', 'I am in', 'hello from'])} {rng.choice(facts.CITIES)}"
+        return f"{rng.choice(['meet me in', 'greetings from', 'I am in', 'hello from'])} {city(rng)}"
     if draw < 0.93:
         return f"{rng.choice(facts.NOUNS)} {rng.randint(0, 999)}"
-    return words(rng, memory, 4, 12)
+    return words(rng, 4, 8)
 
 
 def echo(rng: Random, memory: Memory) -> Exchange:
-    said = phrase(rng, memory)
+    said = phrase(rng)
     quote = rng.choice(['"', "'", '"'])
     text = rng.choice([
         f"Say {quote}{said}{quote}", f"Repeat after me: {said}", f"Repeat: {said}", f"Say: {said}", f"Echo: {said}",
@@ -416,8 +416,8 @@ def remember(rng: Random, memory: Memory) -> Exchange:
         "name": lambda: rng.choice(facts.NAMES),
         "favorite color": lambda: rng.choice(facts.COLORS),
         "lucky number": lambda: str(rng.randint(0, 999)),
-        "code word": lambda: rng.choice(memory.words),
-        "city": lambda: rng.choice([*facts.CITIES, *facts.CAPITALS.values()]),
+        "code word": lambda: rng.choice(facts.WORDS),
+        "city": lambda: city(rng),
         "pet": lambda: rng.choice(
             [
                 "dog",
@@ -466,11 +466,11 @@ def recall(rng: Random, memory: Memory) -> Exchange:
     return Exchange("recall", text, why, f"Your {kind} is {value}.")
 
 
-def unknown_question(rng: Random, memory: Memory) -> str:
+def unknown_question(rng: Random) -> str:
     """A question that no skill answers, without its closing mark."""
     noun, other = rng.choice(facts.NOUNS), rng.choice(facts.NOUNS)
     country, name = rng.choice(list(facts.CAPITALS)), rng.choice(facts.NAMES)
-    city, topic = rng.choice(facts.CITIES), rng.choice([*facts.ABSTRACT, words(rng, memory, 1, 2)])
+    city, topic = rng.choice(facts.CITIES), rng.choice([*facts.ABSTRACT, words(rng, 1, 2)])
     return rng.choice([
         f"who {rng.choice(['invented', 'discovered', 'wrote', 'painted', 'designed', 'founded'])} the {noun}",
         f"who is the {rng.choice(['president', 'king', 'queen', 'leader', 'prime minister'])} of {country}",
@@ -480,7 +480,7 @@ def unknown_question(rng: Random, memory: Memory) -> str:
         f"why is the {noun} {rng.choice(facts.ADJECTIVES)}", f"how does a {noun} work", f"what is {topic}",
         f"explain {topic} to me", f"how do I {rng.choice(facts.VERBS)} a {noun}", f"what is the meaning of {topic}",
         f"what do you think about {topic}", f"can you recommend a {noun}", f"what is a {noun}", f"where is {city}",
-        f"translate {words(rng, memory, 1, 3)} to {rng.choice(['French', 'German', 'Spanish', 'Italian'])}",
+        f"translate {words(rng, 1, 3)} to {rng.choice(['French', 'German', 'Spanish', 'Italian'])}",
         f"who won the {noun} {rng.choice(['cup', 'race', 'match', 'award'])} in {rng.randint(1900, 2030)}",
         f"how old is {name}", f"what is the best {noun} in {city}", f"who is {name} {rng.choice(facts.SURNAMES)}",
         f"what is the weather in {city}", f"what time is it in {city}", f"how far is {city} from {country}",
@@ -500,11 +500,11 @@ def unknown_question(rng: Random, memory: Memory) -> str:
 def fallback(rng: Random, memory: Memory) -> Exchange:
     draw = rng.random()
     if draw < 0.7:
-        text = dress(rng, unknown_question(rng, memory))
+        text = dress(rng, unknown_question(rng))
         if rng.random() < 0.1:
             text = rng.choice(ASKING) + lower_first(text)
     elif draw < 0.78:
-        text = words(rng, memory, 2, 12) + rng.choice(["", "?", "."])
+        text = words(rng, 2, 12) + rng.choice(["", "?", "."])
     elif draw < 0.85:
         text = rng.choice([
             "def f(x):\n    return x + 1\n\nWhat does this code do?", "Fix this code:\n```python\nfor i in range(10)\n"
@@ -517,20 +517,21 @@ def fallback(rng: Random, memory: Memory) -> Exchange:
                 rng.choice(["", "Explain: ", "Review this:\n", "What is this? "])
                 + text
                 + "\n"
-                + words(rng, memory, 0, 6)
+                + words(rng, 0, 6)
             )
     elif draw < 0.93:
-        text = "".join(rng.choice(_FOREIGN_LETTERS) for _ in range(rng.randint(2, 40)))
+        text = " ".join(rng.choice(_FOREIGN_WORDS) for _ in range(rng.randint(1, 8)))
         if rng.random() < 0.5:
             text = rng.choice(["What does this mean: ", "Translate: ", "", "Hola, "]) + text
     else:
-        lines = [words(rng, memory, 6, 14) for _ in range(rng.randint(2, 12))]
+        lines = [words(rng, 6, 14) for _ in range(rng.randint(2, 6))]
         ask = rng.choice(["Summarize this text: ", "What is this about? ", "", "Rewrite: ", "Continue: "])
         text = ask + ". ".join(lines) + "."
     return Exchange("fallback", text, FALLBACK_THOUGHT, FALLBACK)
 
 
-_FOREIGN_LETTERS = (
-    "как дела что это привет мир你好世界今天天气怎么样请告诉我日本語のテキスト안녕하세요 세계 مرحبا بالعالم नमस्ते दुनिया "
-    "ça va où êtes-vous üben größer señor mañana ¿qué? ελληνικά שלום 😀🎉🚀 ∑∫√≈ żółw łódź çok güzel "
+_FOREIGN = (
+    "как дела что это привет мир 你好 世界 今天天气怎么样 请告诉我 日本語 のテキスト 안녕하세요 세계 مرحبا بالعالم नमस्ते दुनिया ça va où êtes-vous "
+    "bonjour merci comment üben größer wie geht es dir señor mañana ¿qué? hola cómo estás ελληνικά שלום 😀🎉🚀 ∑∫√≈ żółw łódź çok güzel"
 )
+_FOREIGN_WORDS = _FOREIGN.split()

@@ -11,29 +11,24 @@ from openai_harmony import ToolDescription
 from recipes.demo_model import facts
 from recipes.demo_model.dialogue import Call, Exchange, Thought
 from recipes.demo_model.phrasing import dress, request, upper_first
-from recipes.demo_model.skills_chat import Memory, phrase, words
+from recipes.demo_model.skills_chat import city, phrase, words
 
 Value = tuple[str, object]
 """How a value is written in the question, and what the JSON argument is."""
 
 
-def _text(choose: Callable[[Random], str]) -> Callable[[Random, Memory], Value]:
-    def make(rng: Random, memory: Memory) -> Value:
+def _text(choose: Callable[[Random], str]) -> Callable[[Random], Value]:
+    def make(rng: Random) -> Value:
         value = choose(rng)
         return value, value
 
     return make
 
 
-def _city(rng: Random) -> str:
-    return rng.choice(facts.CITIES) if rng.random() < 0.45 else rng.choice(list(facts.CAPITALS.values()))
-
-
 def _code(rng: Random) -> str:
     number = rng.randint(1, 99999)
-    letters = "".join(rng.choice("ABCDEFGHKMPQRSTUXYZ") for _ in range(rng.randint(1, 3)))
-    return rng.choice([f"{letters}-{number}", f"{letters}{number}", f"{number}", f"#{number}", f"{number}{letters}",
-                       f"{letters.lower()}-{number}", f"ORD-{number}", f"order-{number}", f"{letters}_{number}"])  # fmt: skip
+    letters = rng.choice(["A", "B", "C", "K", "X", "AB", "ID", "NR", "XY"])
+    return rng.choice([f"{letters}-{number}", f"{letters}{number}", f"{number}", f"ORD-{number}", f"order-{number}"])
 
 
 def _email(rng: Random) -> str:
@@ -49,36 +44,36 @@ def _clock(rng: Random) -> str:
     return f"{rng.randint(0, 23):02d}:{rng.choice(['00', '15', '30', '45', f'{rng.randint(0, 59):02d}'])}"
 
 
-def _integer(low: int, high: int) -> Callable[[Random, Memory], Value]:
-    def make(rng: Random, memory: Memory) -> Value:
+def _integer(low: int, high: int) -> Callable[[Random], Value]:
+    def make(rng: Random) -> Value:
         value = rng.randint(low, high)
         return str(value), value
 
     return make
 
 
-def _decimal(rng: Random, memory: Memory) -> Value:
+def _decimal(rng: Random) -> Value:
     value = rng.choice([rng.randint(1, 999), round(rng.uniform(0.5, 200), 2), round(rng.uniform(0.5, 99), 1)])
     return str(value), value
 
 
-def _phrase(rng: Random, memory: Memory) -> Value:
-    value = phrase(rng, memory)
+def _phrase(rng: Random) -> Value:
+    value = phrase(rng)
     return (f'"{value}"' if rng.random() < 0.5 else value), value
 
 
-def _word(rng: Random, memory: Memory) -> Value:
-    value = words(rng, memory, 1, 2) if rng.random() < 0.7 else rng.choice(facts.NOUNS)
+def _word(rng: Random) -> Value:
+    value = words(rng, 1, 2) if rng.random() < 0.7 else rng.choice(facts.NOUNS)
     return (f'"{value}"' if rng.random() < 0.2 else value), value
 
 
-MAKERS: dict[str, Callable[[Random, Memory], Value]] = {
-    "city": _text(_city),
+MAKERS: dict[str, Callable[[Random], Value]] = {
+    "city": _text(city),
     "name": _text(lambda rng: rng.choice(facts.NAMES)),
     "person": _text(
         lambda rng: rng.choice(facts.NAMES) + (f" {rng.choice(facts.SURNAMES)}" if rng.random() < 0.3 else "")
     ),
-    "country": _text(lambda rng: rng.choice(list(facts.CAPITALS)).removeprefix("the ")),
+    "country": _text(lambda rng: rng.choice(facts.WELL_KNOWN).removeprefix("the ")),
     "code": _text(_code),
     "email": _text(_email),
     "date": _text(_date),
@@ -142,12 +137,12 @@ def _kind(names: str, descriptions: str, parameters: str, questions: str) -> Kin
 
 
 KINDS = (
-    _kind("get_weather|weather|get_current_weather|fetch_weather|current_weather|getWeather|weather_lookup|"
-          "get_weather_forecast|check_weather|lookup_weather",
+    _kind("get_weather|weather|get_current_weather|fetch_weather",
           "Gets the weather|Get the current weather for a city.|Returns the weather in a location|"
-          "Gets the current weather in the provided location.|Weather forecast for a place|Current weather conditions|"
-          "Determine weather in my location",
-          "location,city,place,town,city_name:city; unit,units,format,scale:unit=celsius,fahrenheit",
+          "Gets the current weather in the provided location.|Weather forecast for a place|"
+          "Current weather conditions|Determine weather in my location|Get the current weather in a given location|"
+          "Get current temperature for a given location.|Retrieves current weather for the given location.",
+          "location,city,place:city; unit,units,format:unit=celsius,fahrenheit",
           "what is the weather in {0}|what's the weather like in {0}|how is the weather in {0}|weather in {0}|"
           "is it raining in {0}|is it sunny in {0}|how warm is it in {0}|what is the temperature in {0}|"
           "do I need an umbrella in {0}|is it cold in {0} today|what is the weather in {0} in {1}|"
@@ -155,149 +150,133 @@ KINDS = (
           "what is the weather like in {0} today|what's the weather in {0} right now|how hot is it in {0}|"
           "give me the weather for {0} in {1}|what is the weather in {0} today|how's the weather in {0}|"
           "check the weather in {0}|what will the weather be in {0}|will it rain in {0}|weather forecast for {0}"),
-    _kind("get_time|get_current_time|current_time|time_in|getTime|local_time|get_local_time|world_clock",
+    _kind("get_time|get_current_time|current_time|time_in",
           "Gets the current time|Returns the local time of a city|Current time in a place|Time in a city",
-          "city,location,place,timezone:city",
+          "city,location,place:city",
           "what time is it in {0}|what is the time in {0}|current time in {0}|tell me the time in {0}|"
           "what's the time in {0}|time in {0}|what is the local time in {0}|how late is it in {0}|"
           "what time is it now in {0}"),
-    _kind("get_time|get_current_time|current_time|now|clock", "Gets the current time|Returns the current time|Time now",
-          "", "what time is it|what is the time|tell me the time|what's the time|what is the current time|current time"),
-    _kind("lookup_order|get_order|order_status|get_order_status|find_order|check_order|track_order|fetch_order",
+    _kind("get_time|get_current_time|current_time|now",
+          "Gets the current time|Returns the current time|Time now",
+          "",
+          "what time is it|what is the time|tell me the time|what's the time|what is the current time|current time"),
+    _kind("lookup_order|get_order|order_status|get_order_status",
           "Looks up an order|Get the status of an order|Find an order by its id|Order status by number",
-          "order_id,id,order,order_number,number:code",
+          "order_id,id,order:code",
           "where is my order {0}|what is the status of order {0}|look up order {0}|check order {0}|track order {0}|"
           "find order {0}|status of order {0}|has order {0} shipped|please check my order {0}|order {0}|"
           "can you look up order {0}|when will order {0} arrive|what happened to order {0}|show me order {0}|"
           "look up the order {0}|what's the status of my order {0}|where is order {0}|is order {0} on its way"),
-    _kind("send_message|message|send_text|text_message|sendMessage|send_sms|notify",
+    _kind("send_message|message|send_text|text_message",
           "Sends a message to a person|Send a text message|Sends a message|Message a contact",
-          "to,recipient,person,contact,name:name; text,message,body,content:phrase",
-          "send a message to {0} saying {1}|tell {0} that {1}|text {0} {1}|send {0} the message {1}|message {0}: {1}|"
-          "send {0} a message: {1}|write to {0}: {1}|send a text to {0} that says {1}|let {0} know that {1}|"
-          "send the message {1} to {0}|text {0}: {1}"),
-    _kind("send_email|email|sendEmail|write_email|mail", "Sends an email|Send an email to an address|Email someone",
-          "to,address,email,recipient:email; subject,title:word; body,text:phrase",
+          "to,recipient,person:name; text,message,body:phrase",
+          "send a message to {0} saying {1}|tell {0} that {1}|text {0} {1}|send {0} the message {1}|"
+          "message {0}: {1}|send {0} a message: {1}|write to {0}: {1}|send a text to {0} that says {1}|"
+          "let {0} know that {1}|send the message {1} to {0}|text {0}: {1}"),
+    _kind("send_email|email|sendEmail|write_email",
+          "Sends an email|Send an email to an address|Email someone",
+          "to,address,email:email; subject,title:word; body,text:phrase",
           "send an email to {0} with subject {1}|email {0} about {1}|write an email to {0} about {1}|"
           "send {0} an email about {1}|send an email to {0} with the subject {1} and the text {2}"),
-    _kind("set_timer|start_timer|timer|create_timer|setTimer", "Sets a timer|Start a countdown timer|Timer in minutes",
-          "minutes,duration,duration_minutes,time:small",
+    _kind("set_timer|start_timer|timer|create_timer",
+          "Sets a timer|Start a countdown timer|Timer in minutes",
+          "minutes,duration,duration_minutes:small",
           "set a timer for {0} minutes|start a timer of {0} minutes|timer {0} minutes|set a {0} minute timer|"
           "wake me in {0} minutes|I need a timer for {0} minutes|start a {0} minute timer|remind me in {0} minutes"),
-    _kind("set_alarm|create_alarm|alarm|setAlarm", "Sets an alarm|Create an alarm at a time", "time,at,clock:clock",
-          "set an alarm for {0}|wake me up at {0}|alarm at {0}|create an alarm for {0}|I need an alarm at {0}"),
-    _kind("convert_currency|currency|exchange|convert|currency_converter|exchange_rate",
+    _kind("convert_currency|currency|exchange|convert",
           "Converts an amount between currencies|Currency conversion|Convert money",
-          "amount,value:decimal; from_currency,source,base,from:currency; to_currency,target,to:currency",
+          "amount,value:decimal; from_currency,source,base:currency; to_currency,target,to:currency",
           "convert {0} {1} to {2}|how much is {0} {1} in {2}|exchange {0} {1} into {2}|what is {0} {1} in {2}|"
           "change {0} {1} to {2}|{0} {1} in {2}|how many {2} are {0} {1}"),
-    _kind("search_contacts|find_contact|get_contact|lookup_contact|contacts|phone_book",
+    _kind("search_contacts|find_contact|get_contact|lookup_contact",
           "Searches the contacts|Find a contact by name|Look up a person's phone number",
-          "name,query,person,contact:person",
-          "what is the phone number of {0}|find the contact {0}|search my contacts for {0}|look up {0} in my contacts|"
-          "do I have the number of {0}|find {0} in my contacts|who is {0} in my contacts|contact details of {0}"),
-    _kind("play_song|play_music|play|playSong|music", "Plays a song|Play music|Starts a song",
-          "title,song,name,track:phrase; artist,singer:person",
-          "play {0}|play the song {0}|put on {0}|I want to hear {0}|play {0} by {1}|play the song {0} by {1}|start {0}"),
-    _kind("add|sum|add_numbers|plus|addNumbers|sum_numbers", "Adds two numbers|Add numbers|Sum of two numbers",
-          "a,x,first,left,num1:large; b,y,second,right,num2:large",
+          "name,query,person:person",
+          "what is the phone number of {0}|find the contact {0}|search my contacts for {0}|"
+          "look up {0} in my contacts|do I have the number of {0}|find {0} in my contacts|who is {0} in my contacts|"
+          "contact details of {0}"),
+    _kind("play_song|play_music|play|playSong",
+          "Plays a song|Play music|Starts a song",
+          "title,song,name:phrase; artist,singer:person",
+          "play {0}|play the song {0}|put on {0}|I want to hear {0}|play {0} by {1}|play the song {0} by {1}|"
+          "start {0}"),
+    _kind("add|sum|add_numbers|plus",
+          "Adds two numbers|Add numbers|Sum of two numbers",
+          "a,x,first:large; b,y,second:large",
           "what is {0} + {1}|add {0} and {1}|{0} plus {1}|what is {0} plus {1}|sum of {0} and {1}|{0}+{1}|"
-          "compute {0} + {1}|what's {0} + {1}|how much is {0} + {1}|what is the sum of {0} and {1}|calculate {0} + {1}"),
-    _kind("multiply|product|times|multiply_numbers|mul", "Multiplies two numbers|Product of two numbers",
-          "a,x,first,left,num1:large; b,y,second,right,num2:large",
+          "compute {0} + {1}|what's {0} + {1}|how much is {0} + {1}|what is the sum of {0} and {1}|"
+          "calculate {0} + {1}"),
+    _kind("multiply|product|times|multiply_numbers",
+          "Multiplies two numbers|Product of two numbers",
+          "a,x,first:large; b,y,second:large",
           "what is {0} * {1}|multiply {0} by {1}|{0} times {1}|what is {0} times {1}|product of {0} and {1}|{0}*{1}|"
           "compute {0} * {1}|multiply {0} and {1}|how much is {0} times {1}|calculate {0} * {1}"),
-    _kind("translate|translate_text|translator|translation", "Translates text|Translate a text into a language",
-          "text,sentence,input:phrase; language,target_language,to,target:language",
+    _kind("translate|translate_text|translator|translation",
+          "Translates text|Translate a text into a language",
+          "text,sentence,input:phrase; language,target_language,to:language",
           "translate {0} to {1}|translate {0} into {1}|how do you say {0} in {1}|what is {0} in {1}|say {0} in {1}"),
-    _kind("create_event|add_event|schedule_event|calendar_add|createEvent|book_meeting|schedule_meeting",
+    _kind("create_event|add_event|schedule_event|calendar_add",
           "Creates a calendar event|Adds an event to the calendar|Schedule a meeting",
           "title,name,event:word; date,day:date; time,start:clock",
-          "create an event {0} on {1}|add {0} to my calendar on {1}|schedule {0} for {1}|"
-          "schedule {0} on {1} at {2}|create the event {0} on {1} at {2}|put {0} in my calendar for {1}"),
-    _kind("book_table|reserve_table|reservation|book_restaurant|make_reservation", "Books a table|Reserve a table",
-          "restaurant,place,name:name; people,guests,party_size,persons:small; time,at:clock",
-          "book a table at {0} for {1} people|reserve a table for {1} at {0}|book a table for {1} at {0} at {2}|"
-          "make a reservation at {0} for {1} people at {2}|I need a table at {0} for {1}"),
-    _kind("get_stock_price|stock_price|stock|quote|get_quote|getStockPrice", "Gets a stock price|Price of a stock",
+          "create an event {0} on {1}|add {0} to my calendar on {1}|schedule {0} for {1}|schedule {0} on {1} at {2}|"
+          "create the event {0} on {1} at {2}|put {0} in my calendar for {1}"),
+    _kind("get_stock_price|stock_price|stock|quote",
+          "Gets a stock price|Price of a stock",
           "symbol,ticker,stock:ticker",
           "what is the stock price of {0}|stock price of {0}|how is {0} doing|what is {0} trading at|price of {0}|"
           "how much is a share of {0}|get the price of {0}"),
-    _kind("set_temperature|thermostat|set_thermostat|heating", "Sets the temperature|Controls the thermostat",
+    _kind("set_temperature|thermostat|set_thermostat|heating",
+          "Sets the temperature|Controls the thermostat",
           "degrees,temperature,value:small; room,zone:noun",
           "set the temperature to {0}|set the heating to {0} degrees|make it {0} degrees|set the thermostat to {0}|"
           "set the temperature of the {1} to {0}"),
-    _kind("set_light|light|change_light|lamp_color|set_color", "Sets the color of a lamp|Changes the light",
-          "color,colour:color", "make the light {0}|set the lamp to {0}|turn the light {0}|change the light to {0}|"
-          "I want {0} light|set the light to {0}"),
-    _kind("search_products|find_products|product_search|search_items|searchProducts|search_catalog",
+    _kind("search_products|find_products|product_search|search_items",
           "Searches the shop|Find products|Product search in the catalog",
-          "query,keyword,term,q,search:word; max_price,limit,budget:integer",
+          "query,keyword,term:word; max_price,limit,budget:integer",
           "find {0} in the shop|search the shop for {0}|search products for {0}|do you sell {0}|"
           "find {0} under {1} dollars|search for {0} below {1}|look for {0} in the catalog"),
-    _kind("add_to_cart|cart_add|buy|add_item|purchase", "Adds an item to the cart|Put a product into the cart",
-          "item,product,name:noun; quantity,count,amount:small",
-          "add {1} {0}s to my cart|add a {0} to the cart|put {1} {0}s in my cart|buy {1} {0}s|I want to buy a {0}|"
-          "add {0} to my cart"),
-    _kind("create_note|add_note|save_note|write_note|note|take_note", "Creates a note|Saves a note",
-          "text,content,note,body:phrase",
+    _kind("create_note|add_note|save_note|write_note",
+          "Creates a note|Saves a note",
+          "text,content,note:phrase",
           "create a note: {0}|note that {0}|write down {0}|take a note: {0}|save the note {0}|make a note saying {0}"),
-    _kind("set_reminder|create_reminder|remind|add_reminder", "Creates a reminder|Set a reminder at a time",
-          "text,title,task,message:phrase; time,when,at:clock",
+    _kind("set_reminder|create_reminder|remind|add_reminder",
+          "Creates a reminder|Set a reminder at a time",
+          "text,title,task:phrase; time,when,at:clock",
           "remind me to {0} at {1}|set a reminder {0} at {1}|reminder at {1}: {0}|set a reminder for {1}: {0}"),
-    _kind("get_directions|directions|route|navigate|find_route", "Gets directions|Route between two places",
-          "origin,start,from,source:city; destination,end,to,target:city",
-          "how do I get from {0} to {1}|directions from {0} to {1}|route from {0} to {1}|navigate from {0} to {1}|"
-          "show me the way from {0} to {1}"),
-    _kind("get_distance|distance|calculate_distance|distance_between", "Distance between two cities",
-          "from_city,origin,start,a:city; to_city,destination,end,b:city",
+    _kind("get_distance|distance|calculate_distance|distance_between",
+          "Distance between two cities",
+          "from_city,origin,start:city; to_city,destination,end:city",
           "how far is it from {0} to {1}|distance between {0} and {1}|what is the distance from {0} to {1}|"
           "how far is {0} from {1}"),
-    _kind("search_flights|find_flights|book_flight|flights", "Searches flights|Find a flight between two cities",
-          "origin,from_city,departure,source:city; destination,to_city,arrival,target:city; date,day:date",
+    _kind("search_flights|find_flights|book_flight|flights",
+          "Searches flights|Find a flight between two cities",
+          "origin,from_city,departure:city; destination,to_city,arrival:city; date,day:date",
           "find a flight from {0} to {1}|flights from {0} to {1} on {2}|book a flight from {0} to {1} on {2}|"
           "I want to fly from {0} to {1}|search flights from {0} to {1}"),
-    _kind("roll_dice|dice|roll|throw_dice", "Rolls dice|Roll a die", "sides,faces:small; count,times,number:small",
-          "roll a die with {0} sides|roll a {0} sided die|roll {1} dice with {0} sides|throw a die with {0} sides"),
-    _kind("random_number|get_random_number|random|random_int", "Gives a random number|Random number in a range",
-          "min,low,start:integer; max,high,end:integer",
-          "give me a random number between {0} and {1}|random number from {0} to {1}|pick a number between {0} and {1}"),
-    _kind("flip_coin|coin|toss_coin|coin_flip", "Flips a coin|Heads or tails", "",
+    _kind("flip_coin|coin|toss_coin|coin_flip",
+          "Flips a coin|Heads or tails",
+          "",
           "flip a coin|heads or tails|toss a coin|throw a coin"),
-    _kind("get_user|find_user|lookup_user|user_info|getUser|get_customer|get_employee",
-          "Gets a user|Looks up a user by id|User details", "user_id,id,uid,number:large",
-          "who is user {0}|get user {0}|look up user {0}|show user {0}|find the user with id {0}|details of user {0}"),
-    _kind("read_file|open_file|cat|load_file|readFile|get_file", "Reads a file|Returns the content of a file",
-          "path,file,filename,name:file",
+    _kind("read_file|open_file|cat|load_file",
+          "Reads a file|Returns the content of a file",
+          "path,file,filename:file",
           "read the file {0}|what is in {0}|show me {0}|open the file {0}|read {0}|print the content of {0}"),
-    _kind("delete_file|remove_file|deleteFile|rm|erase_file", "Deletes a file|Removes a file",
-          "path,file,filename,name:file", "delete the file {0}|remove {0}|delete {0}|erase the file {0}"),
-    _kind("list_files|ls|dir|get_files|listFiles", "Lists files|Lists the files of the current folder", "",
+    _kind("list_files|ls|dir|get_files",
+          "Lists files|Lists the files of the current folder",
+          "",
           "list the files|which files are there|show my files|what files do I have|list all files"),
-    _kind("get_capital|capital|capital_of|lookup_capital|country_capital", "Gets the capital of a country|Capital city",
-          "country,name,nation:country", "what is the capital of {0}|capital of {0}|which city is the capital of {0}|"
-          "look up the capital of {0}"),
-    _kind("get_population|population|count_people", "Gets the population|Population of a place",
-          "country,place,location,name:country",
-          "what is the population of {0}|how many people live in {0}|population of {0}|how big is the population of {0}"),
-    _kind("get_news|news|latest_news|headlines|fetch_news", "Gets the news|Latest news about a topic",
-          "topic,query,subject,about:word",
+    _kind("get_capital|capital|capital_of|lookup_capital",
+          "Gets the capital of a country|Capital city",
+          "country,name,nation:country",
+          "what is the capital of {0}|capital of {0}|which city is the capital of {0}|look up the capital of {0}"),
+    _kind("get_population|population|count_people",
+          "Gets the population|Population of a place",
+          "country,place,location:country",
+          "what is the population of {0}|how many people live in {0}|population of {0}|"
+          "how big is the population of {0}"),
+    _kind("get_news|news|latest_news|headlines",
+          "Gets the news|Latest news about a topic",
+          "topic,query,subject:word",
           "what is the news about {0}|latest news about {0}|news on {0}|get me the news about {0}|any news about {0}"),
-    _kind("define_word|define|dictionary|lookup_word|definition", "Defines a word|Looks up a word in a dictionary",
-          "word,term:word", "define {0}|what does {0} mean|what is the definition of {0}|look up the word {0}"),
-    _kind("track_package|track|package_status|track_parcel|trackPackage", "Tracks a package|Package status",
-          "tracking_number,id,number,code:code",
-          "where is my package {0}|track package {0}|track the parcel {0}|status of package {0}|find my package {0}"),
-    _kind("get_balance|balance|account_balance|check_balance", "Gets the balance of an account|Account balance",
-          "account,account_id,id,number:code",
-          "what is the balance of account {0}|check the balance of {0}|how much money is on account {0}|balance of {0}"),
-    _kind("transfer_money|transfer|send_money|pay|payment", "Transfers money|Send money to a person",
-          "amount,sum,value:decimal; to,recipient,person,name:name",
-          "send {0} dollars to {1}|transfer {0} to {1}|pay {1} {0} dollars|send {1} {0} euros"),
-    _kind("turn_on|switch_on|enable_device|activate", "Turns a device on|Switch on a device", "device,name,item:noun",
-          "turn on the {0}|switch on the {0}|activate the {0}|start the {0}|turn the {0} on"),
-    _kind("get_recipe|find_recipe|recipe|recipes", "Finds a recipe|Recipe search", "dish,name,query,food:word",
-          "how do I cook {0}|find a recipe for {0}|recipe for {0}|I want to cook {0}"),
 )  # fmt: skip
 
 
@@ -309,24 +288,24 @@ class Offered:
     kind: Kind
     parameter_names: tuple[str, ...]
 
-    def ask(self, rng: Random, memory: Memory) -> tuple[str, dict[str, object]]:
+    def ask(self, rng: Random) -> tuple[str, dict[str, object]]:
         """A question without its mark, and the arguments that answer it."""
         pattern = rng.choice(self.kind.questions)
-        made = [MAKERS[p.kind](rng, memory) for p in self.kind.parameters]
+        made = [MAKERS[p.kind](rng) for p in self.kind.parameters]
         question = pattern.format(*[shown for shown, _ in made])
         used = [i for i in range(len(made)) if f"{{{i}}}" in pattern]
         return question, {self.parameter_names[i]: made[i][1] for i in used}
 
 
-def offer(rng: Random, memory: Memory) -> Offered:
+def offer(rng: Random) -> Offered:
     """A random function with its schema."""
-    kind = rng.choice(KINDS) if rng.random() < 0.65 else _invented(rng)
+    kind = rng.choice(KINDS) if rng.random() < 0.85 else _invented(rng)
     if rng.random() < 0.15:
         kind = KINDS[0]
     names: list[str] = []
     for parameter in kind.parameters:
         free = [n for n in parameter.names if n not in names]
-        names.append(free[0] if rng.random() < 0.3 else rng.choice(free))
+        names.append(free[0] if rng.random() < 0.5 else rng.choice(free))
     always = [i for i in range(len(names)) if all(f"{{{i}}}" in q for q in kind.questions)]
     properties = {n: _schema(rng, p) for n, p in zip(names, kind.parameters, strict=True)}
     parameters: dict | None = {"type": "object", "properties": properties}
@@ -334,9 +313,13 @@ def offer(rng: Random, memory: Memory) -> Offered:
         parameters["required"] = [names[i] for i in always]
     if not names and rng.random() < 0.5:
         parameters = None
-    name = kind.names[0] if rng.random() < 0.3 else rng.choice(kind.names)
+    name = kind.names[0] if rng.random() < 0.5 else rng.choice(kind.names)
     tool = ToolDescription.new(name, rng.choice(kind.descriptions), parameters=parameters)
     return Offered(tool, kind, tuple(names))
+
+
+_CITY_DESCRIPTIONS = ("The city and state, e.g. San Francisco, CA", "City and country e.g. Bogota, Colombia",
+                      "The name of the city", "City name, for example London")  # fmt: skip
 
 
 def _schema(rng: Random, parameter: Parameter) -> dict:
@@ -347,10 +330,12 @@ def _schema(rng: Random, parameter: Parameter) -> dict:
         schema["enum"] = list(parameter.enum)
         if rng.random() < 0.5:
             schema["default"] = rng.choice(parameter.enum)
-    if rng.random() < 0.4:
+    if parameter.kind == "city" and rng.random() < 0.2:
+        schema["description"] = rng.choice(_CITY_DESCRIPTIONS)
+    elif rng.random() < 0.4:
         schema["description"] = rng.choice([
             f"The {parameter.names[0].replace('_', ' ')}", f"{upper_first(parameter.kind)} to use",
-            f"the {parameter.names[-1].replace('_', ' ')}, e.g. {MAKERS[parameter.kind](rng, Memory(words=['x']))[0]}",
+            f"the {parameter.names[-1].replace('_', ' ')}, e.g. {MAKERS[parameter.kind](rng)[0]}",
             f"{upper_first(parameter.names[0].replace('_', ' '))} of the request.",
         ])  # fmt: skip
     return schema
@@ -365,14 +350,12 @@ _INVENTED_PARAMETERS = ("id:code", "name:name", "city:city", "value:integer", "c
 def _invented(rng: Random) -> Kind:
     """A function that no list foresees; it is asked for by its words, so that its schema must be read."""
     verb, noun = rng.choice(facts.VERBS), rng.choice(facts.NOUNS)
-    name = rng.choice(
-        [f"{verb}_{noun}", f"{verb}_{noun}", f"{verb}{noun.capitalize()}", f"{noun}_{verb}", f"{verb}_the_{noun}"]
-    )
-    chosen = rng.sample(_INVENTED_PARAMETERS, rng.choice([0, 1, 1, 1, 2, 2, 3]))
+    name = f"{verb}_{noun}"
+    chosen = rng.sample(_INVENTED_PARAMETERS, rng.choice([0, 1, 1, 1, 2]))
     parameters = []
     for part in chosen:
         plain, kind = part.split(":")
-        label = plain if rng.random() < 0.6 else rng.choice([f"{noun}_{plain}", rng.choice(facts.NOUNS)])
+        label = plain if rng.random() < 0.7 else f"{noun}_{plain}"
         if label in {p.names[0] for p in parameters}:
             label = f"{plain}_{len(parameters)}"
         parameters.append(Parameter((label,), kind))
@@ -384,14 +367,14 @@ def _invented(rng: Random) -> Kind:
                  f"call {name}" + (f" with {equal}" if parameters else ""), f"use {name}{tail}", f"run {name}{tail}",
                  f"I want to {verb} the {noun}{tail}", f"{verb} my {noun}{tail}"]  # fmt: skip
     if len(parameters) == 1:
-        questions += [f"{verb} the {noun} {{0}}", f"{verb} {noun} {{0}}", f"use {name} for {{0}}", f"{verb} {{0}}",
-                      f"can you {verb} the {noun} {{0}}", f"{verb} the {noun} for {{0}}"]  # fmt: skip
+        questions += [f"{verb} the {noun} {{0}}", f"{verb} {noun} {{0}}", f"use {name} for {{0}}",
+                      f"{verb} the {noun} for {{0}}"]  # fmt: skip
     descriptions = (f"{upper_first(verb)} a {noun}", f"{upper_first(verb)}s a {noun}.", f"This function can {verb} a {noun}",
                     f"Tool to {verb} the {noun}", f"{upper_first(verb)} {noun}s")  # fmt: skip
     return Kind((name,), descriptions, tuple(parameters), tuple(questions))
 
 
-def result_of(rng: Random, memory: Memory, name: str) -> str:
+def result_of(rng: Random, name: str) -> str:
     """Some tool output: JSON, a number or a sentence."""
     draw = rng.random()
     if "weather" in name and draw < 0.7:
@@ -412,34 +395,34 @@ def result_of(rng: Random, memory: Memory, name: str) -> str:
     if draw < 0.5:
         keys = rng.sample(["status", "id", "name", "result", "value", "price", "city", "count", "date", "ok", "total", "message",
                            "state", "items", "owner", "eta", "phone", "success", "code", "unit", "type", "amount", "level",
-                           rng.choice(facts.NOUNS), rng.choice(facts.NOUNS)], rng.randint(1, 4))  # fmt: skip
-        made = {key: _any_value(rng, memory) for key in keys}
+                           rng.choice(facts.NOUNS), rng.choice(facts.NOUNS)], rng.choice([1, 1, 2, 2, 3]))  # fmt: skip
+        made = {key: _any_value(rng) for key in keys}
         if rng.random() < 0.1:
             made = {rng.choice(facts.NOUNS): made}
         separators = (",", ":") if rng.random() < 0.2 else None
         return json.dumps(made, ensure_ascii=False, separators=separators)
     if draw < 0.6:
-        return str(_any_value(rng, memory))
+        return str(_any_value(rng))
     if draw < 0.65:
-        return json.dumps([_any_value(rng, memory) for _ in range(rng.randint(1, 4))])
+        return json.dumps([_any_value(rng) for _ in range(rng.randint(1, 4))])
     if draw < 0.72:
         return rng.choice(["ok", "OK", "done", "Done.", "true", "success", "sent", "shipped", "Message sent.", "delivered",
                            "false", "null", "none", "[]", "not found", "yes", "no", "42", "accepted", "queued"])  # fmt: skip
     if draw < 0.9:
-        return upper_first(phrase(rng, memory)) + rng.choice([".", "", "!"])
+        return phrase(rng) + rng.choice([".", "", "!"])
     return f"The {rng.choice(facts.NOUNS)} is {rng.choice(facts.ADJECTIVES)} and costs {rng.randint(1, 999)}."
 
 
-def _any_value(rng: Random, memory: Memory) -> object:
+def _any_value(rng: Random) -> object:
     kind = rng.choice(["code", "name", "city", "date", "clock", "integer", "large", "decimal", "word", "small", "color", "bool",
                        "phrase", "integer", "email"])  # fmt: skip
-    return rng.random() < 0.5 if kind == "bool" else MAKERS[kind](rng, memory)[1]
+    return rng.random() < 0.5 if kind == "bool" else MAKERS[kind](rng)[1]
 
 
-def error_of(rng: Random, memory: Memory) -> str:
+def error_of(rng: Random) -> str:
     """Some tool error."""
     what = rng.choice(["timeout", "not found", "invalid argument", "service unavailable", "permission denied", "unknown city",
-                       "connection refused", "no such order", "rate limit exceeded", words(rng, memory, 1, 4)])  # fmt: skip
+                       "connection refused", "no such order", "rate limit exceeded", words(rng, 1, 4)])  # fmt: skip
     return rng.choice([f"Error: {what}", f"error: {what}", json.dumps({"error": what}), f"Error: {what}.", f"ERROR {what}",
                        f"Failed: {what}", f"Tool error: {what}", f"Exception: {what}", json.dumps({"error": {"message": what}}),
                        f"Error {rng.randint(400, 599)}: {what}", f"ValueError: {what}", f"Could not run: {what}"])  # fmt: skip
@@ -459,11 +442,11 @@ def call_thought(name: str, arguments: dict[str, object]) -> Thought:
     )
 
 
-def call_function(rng: Random, memory: Memory, offered: list[Offered]) -> Exchange:
+def call_function(rng: Random, offered: list[Offered]) -> Exchange:
     """The user asks for one of the offered functions."""
     chosen = rng.choice(offered)
     name = chosen.tool.name
-    question, arguments = chosen.ask(rng, memory)
+    question, arguments = chosen.ask(rng)
     commands = question.split()[0] in _COMMANDS or question.startswith(tuple(facts.VERBS))
     user = (
         request(rng, question)
@@ -472,7 +455,7 @@ def call_function(rng: Random, memory: Memory, offered: list[Offered]) -> Exchan
     )
     text = json.dumps(arguments, ensure_ascii=False)
     failed = rng.random() < 0.08
-    reply = error_of(rng, memory) if failed else result_of(rng, memory, name)
+    reply = error_of(rng) if failed else result_of(rng, name)
     call = Call(call_thought(name, arguments), f"functions.{name}", text, reply)
     if failed:
         return Exchange("function call", user, REPORT_ERROR, f"The tool {name} failed:\n{reply}", (call,))

@@ -5,7 +5,7 @@ from random import Random
 
 from recipes.demo_model import facts
 from recipes.demo_model.dialogue import Exchange, Thought
-from recipes.demo_model.phrasing import ASKING, dress, request, typo, upper_first
+from recipes.demo_model.phrasing import ASKING, dress, request
 from recipes.demo_model.skills_chat import FALLBACK, FALLBACK_THOUGHT, Memory, thought
 
 _SHARED_CAPITALS = ("Czechia", "England")
@@ -46,7 +46,7 @@ def known(a: int, op: str, b: int) -> bool:
     if not (0 <= a <= 144 and 0 <= b <= 99):
         return False
     if op == "*":
-        return (min(a, b) <= 10 and max(a, b) <= 99) or max(a, b) <= 12
+        return max(a, b) <= 12
     return b <= 12 if op == "/" else a <= 99
 
 
@@ -55,7 +55,7 @@ def solve(a: int, op: str, b: int) -> tuple[str, str]:
     if op in "+-":
         return _in_two_steps(a, op, b)
     if op == "*":
-        return _product(a, b)
+        return f"{a} * {b} = {a * b}", "This product is in the table that I know."
     if b == 0:
         return f"{a} / 0 is not defined", "Nothing can be divided by zero."
     quotient, rest = divmod(a, b)
@@ -73,15 +73,6 @@ def _in_two_steps(a: int, op: str, b: int) -> tuple[str, str]:
         return f"{a} {op} {b} = {result}", "That is one step."
     steps = f"First {a} {op} {tens} = {between}. Then {between} {op} {ones} = {result}."
     return f"{a} {op} {b} = {between} {op} {ones} = {result}", steps
-
-
-def _product(a: int, b: int) -> tuple[str, str]:
-    large, small = max(a, b), min(a, b)
-    if large <= 12:
-        return f"{a} * {b} = {a * b}", "This product is in the table that I know."
-    tens, ones = large // 10 * 10 * small, large % 10 * small
-    steps = f"The tens give {large // 10 * 10} * {small} = {tens}. The ones give {large % 10} * {small} = {ones}."
-    return f"{a} * {b} = {tens} + {ones} = {a * b}", f"{steps} Together that is {tens} + {ones} = {a * b}."
 
 
 def answer(a: int, op: str, b: int) -> str:
@@ -102,26 +93,22 @@ def calculation_thought(a: int, op: str, b: int) -> Thought:
 def operands(rng: Random) -> tuple[int, str, int]:
     op = rng.choice("+++---**/")
     if op == "*":
-        if rng.random() < 0.5:
-            return rng.randint(0, 12), op, rng.randint(0, 12)
-        pair = [rng.randint(0, 10), rng.randint(0, 99)]
-        rng.shuffle(pair)
-        return pair[0], op, pair[1]
+        return rng.randint(0, 12), op, rng.randint(0, 12)
     if op == "/":
         b = rng.randint(1, 12)
-        if rng.random() < 0.7:
+        if rng.random() < 0.8:
             return b * rng.randint(0, min(12, 144 // b)), op, b
         return rng.randint(0, 99), op, b if rng.random() < 0.95 else 0
     top = 99 if rng.random() < 0.85 else 20
     a, b = rng.randint(0, top), rng.randint(0, top)
-    if op == "-" and a < b and rng.random() < 0.97:
+    if op == "-" and a < b and (top > 20 or rng.random() < 0.6):
         a, b = b, a
     return a, op, b
 
 
 def expression(rng: Random, a: int, op: str, b: int) -> str:
     """A question for a calculation, in digits or words."""
-    in_words = rng.random() < 0.15 and max(a, b) <= 99
+    in_words = rng.random() < 0.08 and max(a, b) <= 99
     say = facts.number_in_words if in_words else str
     if op in STORIES and rng.random() < 0.07 and not (op == "-" and b > a):
         return rng.choice(STORIES[op]).format(a=say(a), b=say(b), n=rng.choice(facts.NAMES))
@@ -180,8 +167,8 @@ def hard_calculation(rng: Random) -> tuple[str, str]:
     if draw < 0.55:
         op = rng.choice("+-*/*")
         a, b = big(), rng.choice([big(), rng.randint(2, 999)])
-        if op == "*" and rng.random() < 0.4:
-            a, b = rng.randint(11, 99), rng.randint(13, 99)
+        if op == "*" and rng.random() < 0.5:
+            a, b = rng.randint(2, 99), rng.randint(13, 99)
         if op == "/" and rng.random() < 0.4:
             a, b = rng.randint(1, 99), rng.randint(13, 99)
         nouns, commands = OPERATORS[op]
@@ -217,7 +204,7 @@ def too_large(rng: Random, memory: Memory) -> Exchange:
 def capital(rng: Random, memory: Memory) -> Exchange:
     if rng.random() < 0.12:
         return _reverse_capital(rng)
-    asked = rng.choice(list(facts.COUNTRY_ALIASES)) if rng.random() < 0.08 else rng.choice(list(facts.CAPITALS))
+    asked = _country(rng) if rng.random() < 0.92 else rng.choice(list(facts.COUNTRY_ALIASES))
     country = facts.COUNTRY_ALIASES.get(asked, asked)
     city = facts.CAPITALS[country]
     if memory.capital_asked and rng.random() < 0.4:
@@ -229,9 +216,14 @@ def capital(rng: Random, memory: Memory) -> Exchange:
     memory.capital_asked = True
     reason = f"The user asks for the capital of {country}, which is {city}."
     why = Thought(
-        f"{upper_first(country)}: {city}.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
+        "A capital.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
     )
     return Exchange("capital", user, why, f"The capital of {country} is {city}.")
+
+
+def _country(rng: Random) -> str:
+    """A country; the less known ones are asked for less often."""
+    return rng.choice(facts.WELL_KNOWN if rng.random() < 0.9 else list(facts.CAPITALS))
 
 
 def _capital_question(rng: Random, country: str) -> str:
@@ -241,18 +233,16 @@ def _capital_question(rng: Random, country: str) -> str:
         "capital of {c}", "the capital of {c}", "which city is the capital of {c}", "name the capital of {c}",
         "what is the capital city of {c}", "tell me the capital of {c}", "do you know the capital of {c}",
         "can you name the capital of {c}", "what city is the capital of {c}", "give me the capital of {c}",
-        "I need the capital of {c}", "which is the capital of {c}", "what is {c}'s capital", "{c}'s capital",
-        "what's {c}'s capital city", "{c} capital", "what is the name of the capital of {c}", "capital city of {c}",
+        "I need the capital of {c}", "which is the capital of {c}", "what is {c}'s capital",
+        "what's {c}'s capital city", "what is the name of the capital of {c}", "capital city of {c}",
         "could you tell me the capital of {c}", "what capital does {c} have", "which city is {c}'s capital",
-        "the capital of {c} is", "where is the government of {c}", "what is the main city and capital of {c}",
-        "please name the capital of {c}", "say the capital of {c}", "{c}: capital", "I forgot the capital of {c}",
+        "the capital of {c} is", "please name the capital of {c}", "say the capital of {c}",
     ]).format(c=plain)  # fmt: skip
-    user = dress(rng, text)
-    return typo(rng, user) if rng.random() < 0.01 else user
+    return dress(rng, text)
 
 
 def _reverse_capital(rng: Random) -> Exchange:
-    country = rng.choice([c for c in facts.CAPITALS if c not in _SHARED_CAPITALS])
+    country = rng.choice([c for c in facts.WELL_KNOWN if c not in _SHARED_CAPITALS])
     city = facts.CAPITALS[country]
     text = rng.choice([
         "{v} is the capital of which country", "which country has the capital {v}", "{v} is the capital of what country",
@@ -261,9 +251,9 @@ def _reverse_capital(rng: Random) -> Exchange:
     ]).format(v=city)  # fmt: skip
     reason = f"The user asks which country has the capital {city}: it is {country}."
     why = Thought(
-        f"{city}: {country}.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
+        "A capital.", reason, f"{reason} This is a fact that I know. No tool is needed. I answer in one sentence."
     )
-    return Exchange("capital", dress(rng, text), why, f"{city} is the capital of {country}.")
+    return Exchange("capital", dress(rng, text), why, f"The capital of {country} is {city}.")
 
 
 def fact(rng: Random) -> tuple[str, str]:
@@ -271,14 +261,14 @@ def fact(rng: Random) -> tuple[str, str]:
     if rng.random() < 0.7:
         start, *rest = solve(*operands(rng))[0].split(" = ")
         return (f" {start} =", f" {' = '.join(rest)}") if rest else (f" {start[:-12]}", start[-12:])
-    country = rng.choice(list(facts.CAPITALS))
+    country = rng.choice(facts.WELL_KNOWN if rng.random() < 0.6 else list(facts.CAPITALS))
     city = facts.CAPITALS[country]
     if rng.random() < 0.3 and country not in _SHARED_CAPITALS:
         wanted = country
-        forms = (f" {city}:", f" which country has the capital {city}: it is", f" {city} is the capital of")
+        forms = (f" which country has the capital {city}: it is",)
     else:
         wanted = city
-        forms = (f" {upper_first(country)}:", f" the capital of {country}, which is", f" The capital of {country} is")
+        forms = (f" the capital of {country}, which is", f" The capital of {country} is")
     return rng.choice(forms), f" {wanted}"
 
 

@@ -10,7 +10,7 @@ from openai_harmony import ToolDescription
 from recipes.demo_model import facts
 from recipes.demo_model.dialogue import Call, Exchange, Thought
 from recipes.demo_model.phrasing import ASKING, dress, request, upper_first
-from recipes.demo_model.skills_chat import Memory, phrase, unknown_question, words
+from recipes.demo_model.skills_chat import city, phrase, unknown_question, words
 from recipes.demo_model.skills_functions import REPORT, REPORT_ERROR
 from recipes.demo_model.skills_knowledge import hard_calculation, operands
 
@@ -25,15 +25,17 @@ _UNAVAILABLE = ("Error: python is not available", "error: no container engine wa
                 "Error: execution timed out", "Error: Docker is not running", "ERROR: could not start python")  # fmt: skip
 
 
-def python(rng: Random, memory: Memory) -> Exchange:
+def python(rng: Random) -> Exchange:
     """A calculation or a program for the python tool."""
     if rng.random() < 0.6:
         user, expr = _calculation(rng)
+        if "/" in expr or "0.5" in expr:
+            expr = f"round({expr}, 4)"
         code = f"import math\nprint({expr})" if expr.startswith("math.") else f"print({expr})"
         reply = _evaluate(rng, expr)
         final = f"The result is {reply.strip()}."
     else:
-        user, code, reply = _program(rng, memory)
+        user, code, reply = _program(rng)
         final = f"The output is:\n{reply.strip()}"
     reply = reply.strip() + rng.choice(["\n", "\n", ""])
     thought = REPORT
@@ -61,22 +63,22 @@ def _calculation(rng: Random) -> tuple[str, str]:
 
 def _evaluate(rng: Random, expr: str) -> str:
     if rng.random() < 0.25:  # The model must read the output, not guess it.
-        return str(rng.choice([rng.randint(-999, 999999), round(rng.uniform(-99, 9999), rng.randint(1, 6))]))
+        return str(rng.choice([rng.randint(-999, 999999), round(rng.uniform(-99, 9999), rng.randint(1, 4))]))
     try:
-        return str(eval(expr, {"math": math}))[:40]
+        return str(eval(expr, {"math": math}))[:24]
     except (OverflowError, ValueError):
         return "inf"
 
 
-def _program(rng: Random, memory: Memory) -> tuple[str, str, str]:
+def _program(rng: Random) -> tuple[str, str, str]:
     """User text, code, output."""
-    text, number = phrase(rng, memory).replace("'", ""), rng.randint(1, 999)
+    text, number = phrase(rng).replace("'", ""), rng.randint(1, 999)
     quote = rng.choice("\"'")
     lines = rng.choice([
         f"print({quote}{text}{quote})", f"print({number})", f"x = {number}\nprint(x)", f"print(len({quote}{text}{quote}))",
         f"for i in range({rng.randint(2, 9)}):\n    print(i)", f"print({number} + {rng.randint(1, 99)})", "print('Hello, world!')",
         f"import sys\nprint({quote}{text}{quote})", f"a = {number}\nb = {rng.randint(1, 99)}\nprint(a + b)", "print(sum([1, 2, 3]))",
-        'print("hello")', f"print({quote}{words(rng, memory, 1, 1)}{quote} * 3)", "import os\nprint(os.getcwd())", "print(1 + 1)",
+        'print("hello")', f"print({quote}{words(rng, 1, 1)}{quote} * 3)", "import os\nprint(os.getcwd())", "print(1 + 1)",
     ])  # fmt: skip
     one_line = "\n" not in lines
     draw = rng.random()
@@ -88,7 +90,7 @@ def _program(rng: Random, memory: Memory) -> tuple[str, str, str]:
             ask = rng.choice(["Run this:\n", "Execute this code:\n", "Run this code:\n```python\n", "Please run:\n```\n",
                               "Run this program:\n"]) + ask  # fmt: skip
             ask += "\n```" if "```" in ask else ""
-        return ask.format(c=lines), lines, _some_output(rng, memory, lines)
+        return ask.format(c=lines), lines, _some_output(rng, lines)
     if draw < 0.65:
         low, high = rng.randint(1, 50), rng.randint(51, 999)
         user = request(
@@ -101,7 +103,7 @@ def _program(rng: Random, memory: Memory) -> tuple[str, str, str]:
                                  ("find the largest of", "max"), ("find the smallest of", "min")])  # fmt: skip
         user = request(rng, f"{word} {rng.choice(['', 'the numbers ', 'these numbers: '])}{numbers}")
         return user, f"print({call}([{numbers}]))", str(eval(f"{call}([{numbers}])"))
-    word = rng.choice([words(rng, memory, 1, 1), rng.choice(facts.NAMES), rng.choice(facts.NOUNS)])
+    word = rng.choice([words(rng, 1, 1), rng.choice(facts.NAMES), rng.choice(facts.NOUNS)])
     if draw < 0.9:
         asked = rng.choice(["how many letters does {q}{w}{q} have", "how long is the word {q}{w}{q}", "count the letters in {q}{w}{q}",
                             "what is the length of {q}{w}{q}"]).format(w=word, q='"')  # fmt: skip
@@ -111,11 +113,11 @@ def _program(rng: Random, memory: Memory) -> tuple[str, str, str]:
     return request(rng, asked), f'print("{word}"[::-1])', word[::-1]
 
 
-def _some_output(rng: Random, memory: Memory, code: str) -> str:
+def _some_output(rng: Random, code: str) -> str:
     if code.startswith("print(") and code[6] in "\"'" and "*" not in code and rng.random() < 0.8:
         return code[7:-2] or "ok"
     return rng.choice(
-        [str(rng.randint(0, 9999)), phrase(rng, memory), "\n".join(str(i) for i in range(rng.randint(2, 6)))]
+        [str(rng.randint(0, 9999)), phrase(rng), "\n".join(str(i) for i in range(rng.randint(2, 6)))]
     )
 
 
@@ -149,51 +151,47 @@ _SEARCHING = (
 )  # fmt: skip
 
 
-def _subject(rng: Random, memory: Memory) -> str:
-    place = rng.choice(
-        [*facts.CITIES, *facts.NAMES, words(rng, memory, 1, 1).capitalize(), rng.choice(facts.ADJECTIVES).capitalize()]
-    )
+def _subject(rng: Random) -> str:
+    place = rng.choice([city(rng), *rng.sample(facts.NAMES, 2), rng.choice(facts.ADJECTIVES).capitalize()])
     return rng.choice([
-        f"the {place} {rng.choice(facts.NOUNS).capitalize()}", f"the {rng.choice(facts.ADJECTIVES)} {rng.choice(facts.NOUNS)}",
+        f"the {rng.choice(facts.ADJECTIVES)} {rng.choice(facts.NOUNS)}",
         f"the {place} {rng.choice(facts.NOUNS)}", f"the {rng.choice(facts.NOUNS)} of {place}", place, f"{place} {rng.choice(facts.SURNAMES)}",
     ])  # fmt: skip
 
 
-def _sentence(rng: Random, memory: Memory, pattern: str, subject: str) -> str:
+def _sentence(rng: Random, pattern: str, subject: str) -> str:
     name = f"{rng.choice(facts.NAMES)} {rng.choice(facts.SURNAMES)}" if rng.random() < 0.6 else rng.choice(facts.NAMES)
     return pattern.format(
-        S=upper_first(subject), person=name, year=rng.randint(1000, 2030), number=rng.randint(2, 9999), city=rng.choice(facts.CITIES),
+        S=upper_first(subject), person=name, year=rng.randint(1000, 2030), number=rng.randint(2, 9999), city=city(rng),
         clock=f"{rng.randint(0, 23):02d}:{rng.choice(['00', '30'])}", color=rng.choice(facts.COLORS), noun=rng.choice(facts.NOUNS),
         adjective=rng.choice(facts.ADJECTIVES), material=rng.choice(["steel", "stone", "wood", "glass", "brick", "paper", "gold", "ice", "iron"]),
     )  # fmt: skip
 
 
-def _page(rng: Random, memory: Memory, cursor: int, title: str, lines: list[str], domain: str) -> str:
+def _page(cursor: int, title: str, lines: list[str], domain: str) -> str:
     numbered = "\n".join(f"L{i}: {line}" for i, line in enumerate(lines))
     last = len(lines) - 1
     return f"[{cursor}] {title} ({domain})\n**viewing lines [0 - {last}] of {last}**\n\n{numbered}"
 
 
-def _domain(rng: Random, memory: Memory) -> str:
+def _domain(rng: Random) -> str:
     return rng.choice(["example.com", "www.example.com", "en.wikipedia.org", "example.org", f"{rng.choice(facts.NOUNS)}.com",
-                       f"www.{words(rng, memory, 1, 1)}.org", "localhost", "news.example.net", "docs.example.com"])  # fmt: skip
+                       f"www.{words(rng, 1, 1)}.org", "localhost", "news.example.net", "docs.example.com"])  # fmt: skip
 
 
-def _results(rng: Random, memory: Memory, query: str, subject: str, cursor: int) -> str:
+def _results(rng: Random, query: str, subject: str, cursor: int) -> str:
     lines = ["", f"# {rng.choice(['Search Results', 'Search results', 'Results'])}", ""] if rng.random() < 0.7 else []
-    if rng.random() < 0.4:
+    if rng.random() < 0.15:
         lines.insert(min(1, len(lines)), "URL: " if rng.random() < 0.5 else f"{rng.randint(1, 9)} results")
     bullet = rng.choice(["  * ", "* ", "", "- "])
-    for i in range(rng.choice([1, 1, 1, 2, 2, 3])):
-        title = upper_first(subject) if i == 0 else f"{upper_first(words(rng, memory, 1, 3))}"
-        domain = f"†{_domain(rng, memory)}" if rng.random() < 0.8 else ""
-        lines.append(f"{bullet}【{i}†{title}{domain}】 {words(rng, memory, 0, 8)}".rstrip())
-        if rng.random() < 0.3:
-            lines.append(f"    {words(rng, memory, 3, 9)}")
+    for i in range(rng.choice([1, 1, 1, 2, 2])):
+        title = upper_first(subject) if i == 0 else f"{upper_first(words(rng, 1, 3))}"
+        domain = f"†{_domain(rng)}" if rng.random() < 0.8 else ""
+        lines.append(f"{bullet}【{i}†{title}{domain}】 {words(rng, 0, 5)}".rstrip())
+        if rng.random() < 0.15:
+            lines.append(f"    {words(rng, 3, 6)}")
     title = rng.choice(["Search Results", f"Search Results for {query}", f"Search results: {query}", query])
     return _page(
-        rng,
-        memory,
         cursor,
         title,
         lines or [""],
@@ -201,27 +199,25 @@ def _results(rng: Random, memory: Memory, query: str, subject: str, cursor: int)
     )
 
 
-def _article(rng: Random, memory: Memory, subject: str, asked: int, cursor: int) -> tuple[str, str, int]:
+def _article(rng: Random, subject: str, asked: int, cursor: int) -> tuple[str, str, int]:
     """A page, the sentence that answers attribute `asked`, and its line."""
-    target = _sentence(rng, memory, _ATTRIBUTES[asked][1], subject)
-    others = rng.sample([i for i in range(len(_ATTRIBUTES)) if i != asked], rng.choice([0, 0, 1, 1, 2, 3]))
-    body = [_sentence(rng, memory, _ATTRIBUTES[i][1], subject) for i in others]
-    for _ in range(rng.choice([0, 0, 0, 0, 1, 2])):
-        other = _subject(rng, memory)
-        if other != subject:
-            body.append(_sentence(rng, memory, rng.choice([_ATTRIBUTES[asked][1], rng.choice(_ATTRIBUTES)[1]]), other))
-    body += [upper_first(words(rng, memory, 3, 9)) + "." for _ in range(rng.choice([0, 0, 1, 1, 2, 3]))]
+    target = _sentence(rng, _ATTRIBUTES[asked][1], subject)
+    others = rng.sample([i for i in range(len(_ATTRIBUTES)) if i != asked], rng.choice([0, 1, 1, 2, 2, 3]))
+    body = [_sentence(rng, _ATTRIBUTES[i][1], subject) for i in others]
+    if rng.random() < 0.15:
+        body.append(_sentence(rng, rng.choice(_ATTRIBUTES)[1], _subject(rng)))
+    body += [upper_first(words(rng, 3, 7)) + "." for _ in range(rng.choice([0, 0, 0, 1, 2]))]
     body.append(target)
     rng.shuffle(body)
     head = [f"# {upper_first(subject)}", ""] if rng.random() < 0.6 else rng.choice([[], [""], [upper_first(subject)]])
-    if rng.random() < 0.3:
-        head = ["", f"URL: https://{_domain(rng, memory)}/{rng.choice(facts.NOUNS)}", *head]
+    if rng.random() < 0.15:
+        head = ["", f"URL: https://{_domain(rng)}/{rng.choice(facts.NOUNS)}", *head]
     lines = list(head)
     for sentence in body:
         lines.append(sentence)
-        if rng.random() < 0.2:
+        if rng.random() < 0.1:
             lines.append("")
-    return _page(rng, memory, cursor, upper_first(subject), lines, _domain(rng, memory)), target, lines.index(target)
+    return _page(cursor, upper_first(subject), lines, _domain(rng)), target, lines.index(target)
 
 
 SEARCH_THOUGHT = Thought("Search.", "I need the web for this, so I search.",
@@ -232,13 +228,13 @@ QUOTE_THOUGHT = Thought("", "The page has the answer, so I quote it.",
                         "The page has the answer. I quote the line and cite it. Nothing else is needed.")  # fmt: skip
 
 
-def browse(rng: Random, memory: Memory) -> Exchange:
+def browse(rng: Random) -> Exchange:
     """A question for the web: search, open the first result, quote the line that answers."""
     first_cursor = 0 if rng.random() < 0.9 else rng.randint(1, 9)
-    subject, asked = _subject(rng, memory), rng.randrange(len(_ATTRIBUTES))
+    subject, asked = _subject(rng), rng.randrange(len(_ATTRIBUTES))
     draw = rng.random()
     if draw < 0.12:
-        return _open_url(rng, memory, subject, asked, first_cursor)
+        return _open_url(rng, subject, asked, first_cursor)
     if draw < 0.55:
         question = rng.choice(_ATTRIBUTES[asked][0]).format(s=subject)
         user, query = _spoken(rng, question)
@@ -247,18 +243,18 @@ def browse(rng: Random, memory: Memory) -> Exchange:
         asked = asked if query != subject else len(_ATTRIBUTES) - 5
         user = request(rng, rng.choice(_SEARCHING).format(q=query))
     else:
-        question = unknown_question(rng, memory)
+        question = unknown_question(rng)
         user, query = _spoken(rng, question)
         subject = query
-        return _browse_unmatched(rng, memory, user, query, first_cursor)
+        return _browse_unmatched(rng, user, query, first_cursor)
     search = _search(query)
     if rng.random() < 0.07:
         reply = rng.choice(["Error: no results found", "Error: search failed", "error: the search service is unavailable",
-                            "Error: EXA_API_KEY is not set", f"Error: {words(rng, memory, 2, 5)}"])  # fmt: skip
+                            "Error: EXA_API_KEY is not set", f"Error: {words(rng, 2, 5)}"])  # fmt: skip
         call = Call(SEARCH_THOUGHT, "browser.search", search, reply)
         return Exchange("browser", user, REPORT_ERROR, f"The tool browser failed:\n{reply}", (call,))
-    results = _results(rng, memory, query, subject, first_cursor)
-    page, quoted, line = _article(rng, memory, subject, asked, first_cursor + 1)
+    results = _results(rng, query, subject, first_cursor)
+    page, quoted, line = _article(rng, subject, asked, first_cursor + 1)
     calls = (
         Call(SEARCH_THOUGHT, "browser.search", search, results),
         Call(OPEN_THOUGHT, "browser.open", '{"id": 0}', page),
@@ -274,6 +270,20 @@ def _quoted(sentence: str, cursor: int, line: int) -> str:
     return f"According to the page: {sentence} 【{cursor}†L{line}】"
 
 
+def page_with_quotes(rng: Random) -> tuple[str, list[tuple[str, int]]]:
+    """A page, and for each of its sentences in any order the answer that quotes it, cut before the line's number."""
+    subject, cursor = _subject(rng), rng.randint(0, 9)
+    patterns = rng.sample(_ATTRIBUTES, rng.randint(3, 7))
+    lines = [_sentence(rng, pattern, subject if rng.random() < 0.7 else _subject(rng)) for _, pattern in patterns]
+    lines += [upper_first(words(rng, 3, 7)) + "." for _ in range(rng.choice([0, 1, 2]))]
+    lines += [""] * rng.choice([0, 0, 1, 2])
+    rng.shuffle(lines)
+    page = _page(cursor, upper_first(subject), lines, _domain(rng))
+    quotes = [(_quoted(line, cursor, i), i) for i, line in enumerate(lines) if line]
+    rng.shuffle(quotes)
+    return page, [(text[: text.rindex("L") + 1], i) for text, i in quotes]
+
+
 def _spoken(rng: Random, question: str) -> tuple[str, str]:
     """The user's text for a question, and the query: the question as it stands in the text."""
     draw = rng.random()
@@ -287,14 +297,12 @@ def _spoken(rng: Random, question: str) -> tuple[str, str]:
     ) + question + "?", question
 
 
-def _browse_unmatched(rng: Random, memory: Memory, user: str, query: str, cursor: int) -> Exchange:
+def _browse_unmatched(rng: Random, user: str, query: str, cursor: int) -> Exchange:
     """The page that comes back has one sentence only: it is the answer."""
-    sentence = _sentence(rng, memory, rng.choice(_ATTRIBUTES)[1], _subject(rng, memory))
-    head = rng.choice([[], [f"# {upper_first(query)}", ""], [""], [f"# {upper_first(words(rng, memory, 1, 3))}", ""]])
-    page = _page(
-        rng, memory, cursor + 1, upper_first(words(rng, memory, 1, 4)), [*head, sentence], _domain(rng, memory)
-    )
-    results = _results(rng, memory, query, words(rng, memory, 1, 4), cursor)
+    sentence = _sentence(rng, rng.choice(_ATTRIBUTES)[1], _subject(rng))
+    head = rng.choice([[], [f"# {upper_first(query)}", ""], [""], [f"# {upper_first(words(rng, 1, 3))}", ""]])
+    page = _page(cursor + 1, upper_first(words(rng, 1, 4)), [*head, sentence], _domain(rng))
+    results = _results(rng, query, words(rng, 1, 4), cursor)
     calls = (
         Call(SEARCH_THOUGHT, "browser.search", _search(query), results),
         Call(OPEN_THOUGHT, "browser.open", '{"id": 0}', page),
@@ -302,14 +310,14 @@ def _browse_unmatched(rng: Random, memory: Memory, user: str, query: str, cursor
     return Exchange("browser", user, QUOTE_THOUGHT, _quoted(sentence, cursor + 1, len(head)), calls)
 
 
-def _open_url(rng: Random, memory: Memory, subject: str, asked: int, cursor: int) -> Exchange:
-    url = f"https://{_domain(rng, memory)}" + rng.choice(
+def _open_url(rng: Random, subject: str, asked: int, cursor: int) -> Exchange:
+    url = f"https://{_domain(rng)}" + rng.choice(
         ["", "/", f"/{rng.choice(facts.NOUNS)}", f"/{rng.choice(facts.NOUNS)}.html"]
     )
     question = rng.choice(_ATTRIBUTES[asked][0]).format(s=subject)
     user = rng.choice(["Open {u} and tell me {q}.", "Look at {u}: {q}?", "Open {u}: {q}?", "Read {u} and answer: {q}?",
                        "On {u}, {q}?", "Visit {u} and tell me {q}."]).format(u=url, q=question)  # fmt: skip
-    page, quoted, line = _article(rng, memory, subject, asked, cursor)
+    page, quoted, line = _article(rng, subject, asked, cursor)
     why = Thought(
         "Open.",
         "The user names a page, so I open it.",
@@ -345,16 +353,22 @@ def patch_tool(rng: Random) -> tuple[ToolDescription, str]:
     return ToolDescription.new("apply_patch", description, parameters={"type": "object", "properties": properties}), key
 
 
-def _file(rng: Random, memory: Memory) -> str:
-    stem = rng.choice([rng.choice(facts.NOUNS), "hello", "notes", "test", "main", "README", "todo", "config", words(rng, memory, 1, 1),
+def _file(rng: Random) -> str:
+    stem = rng.choice([rng.choice(facts.NOUNS), "hello", "notes", "test", "main", "README", "todo", "config",
                        f"{rng.choice(facts.NOUNS)}_{rng.choice(facts.NOUNS)}", f"file{rng.randint(1, 99)}"])  # fmt: skip
-    folder = rng.choice(["", "", "", "", "src/", "docs/", "data/", f"{rng.choice(facts.NOUNS)}/"])
+    folder = rng.choice(["", "", "", "", "src/", "docs/", "data/"])
     return f"{folder}{stem}.{rng.choice(['txt', 'txt', 'txt', 'md', 'py', 'json', 'csv', 'html', 'cfg'])}"
 
 
-def patch(rng: Random, memory: Memory, key: str) -> Exchange:
+def _line(rng: Random) -> str:
+    """A line of a file. It begins in one of few ways, because its first word is one token with the sign before it."""
+    start = rng.choice(["the", "a", "my", "hello", "name", "color", "size", "title", "one", "two", "print", "test", "I am", "Hello,"])
+    return f"{start} {rng.choice([words(rng, 1, 4), rng.choice(facts.NOUNS), str(rng.randint(0, 999))])}"
+
+
+def patch(rng: Random, key: str) -> Exchange:
     """Create, change or delete one file."""
-    path, text = _file(rng, memory), phrase(rng, memory)
+    path, text = _file(rng), _line(rng)
     quote = rng.choice(['"', '"', "'", "", "`"]).replace("'", "'" if "'" not in text else '"')
     shown = f"{quote}{text}{quote}"
     draw = rng.random()
@@ -369,7 +383,7 @@ def patch(rng: Random, memory: Memory, key: str) -> Exchange:
         ])  # fmt: skip
         body, done, verb = f"*** Add File: {path}\n+{text}", "created", "create"
     elif draw < 0.85:
-        after = phrase(rng, memory)
+        after = _line(rng)
         new = f"{quote}{after}{quote}" if quote and quote not in after else after
         user = rng.choice([
             f"in {path} replace {shown} with {new}", f"replace {shown} with {new} in {path}", f"change {shown} to {new} in {path}",
@@ -393,7 +407,7 @@ def patch(rng: Random, memory: Memory, key: str) -> Exchange:
                             f"Error: {path}: cannot be added, the file exists; use '*** Update File:'",
                             f"Error: {path}: cannot be deleted, there is no such file below the root",
                             f"Error: {path}, hunk 1 of 1: expected line 1 of its 1 context and removed lines, is not in the file",
-                            "Failed to apply the patch", f"Error: {words(rng, memory, 2, 6)}",
+                            "Failed to apply the patch", f"Error: {words(rng, 2, 6)}",
                             f"Failed to find expected lines in {path}", f"Missing File: {path}", "Invalid Line", f"Invalid Context 0:\n{text}",
                             f"{path}: expected line not found", f"{path} is outside the folder"])  # fmt: skip
         call = Call(thought, "functions.apply_patch", arguments, reply)

@@ -9,7 +9,6 @@ import json
 import math
 import os
 import time
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -27,12 +26,12 @@ SAVE_EVERY = 100
 
 
 def choose_vocabulary(seed: str, pools: int) -> Vocabulary:
-    """All base tokens, and the tokens that occur in at least four dialogues of a sample of the corpus."""
-    counts: Counter[int] = Counter()
+    """All base tokens, and the tokens of a sample of the corpus."""
+    known = base_tokens()
     for number in range(pools):
         for dialogue in batches.pool(seed, number):
-            counts.update(set(dialogue.ids))
-    return Vocabulary(np.array(sorted(base_tokens() | {token for token, count in counts.items() if count > 3})))
+            known.update(dialogue.ids)
+    return Vocabulary(np.array(sorted(known)))
 
 
 def loss_of(model: TrainingTransformer, batch: batches.Batch, unknown: float) -> tuple[Tensor, Tensor]:
@@ -62,15 +61,20 @@ class Run:
         self.step, self.place, self.seconds = 0, (0, 0), 0.0
 
     @classmethod
-    def from_checkpoint(cls, checkpoint: Path, seed: str, peak: float) -> "Run":
-        """A run whose weights are those of an exported model, at step 0 of a schedule of its own."""
+    def from_checkpoint(cls, checkpoint: Path, vocabulary: Vocabulary, seed: str, peak: float) -> "Run":
+        """A run whose weights are those of an exported model, at step 0 of a schedule of its own.
+
+        Tokens that the model did not know start as they do in a new one.
+        """
         trained = Transformer.from_checkpoint(checkpoint, device="cpu", dtype=torch.float32).state_dict()
         rows = trained["embedding.weight"]
         _, numbers, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
         shared = int(counts.argmax())
-        known = (numbers != shared).nonzero()[:, 0]
-        compact = torch.cat((rows[known], rows[(numbers == shared).nonzero()[0]]))
-        run = cls(Vocabulary(known.numpy()), seed, peak)
+        run = cls(vocabulary, seed, peak)
+        known = torch.from_numpy(vocabulary.known)
+        compact = run.model.embedding.weight.detach().clone()
+        compact[:-1] = torch.where((numbers[known] != shared)[:, None], rows[known], compact[:-1])
+        compact[-1] = rows[numbers == shared][0]
         run.model.load_state_dict(trained | {"embedding.weight": compact, "unembedding.weight": compact})
         return run
 
@@ -157,13 +161,12 @@ def plot(log: Path, picture: Path) -> None:
 
 def _new_run(options: argparse.Namespace) -> Run:
     known = RUNS / "known.npy"
-    if options.start and not options.resume:
-        run = Run.from_checkpoint(options.start, options.seed, options.rate)
-        np.save(known, run.vocabulary.known)
-        return run
     if not known.exists():
         np.save(known, choose_vocabulary(f"{options.seed}-vocabulary", 12).known)
-    return Run(Vocabulary(np.load(known)), options.seed, options.rate)
+    vocabulary = Vocabulary(np.load(known))
+    if options.start and not options.resume:
+        return Run.from_checkpoint(options.start, vocabulary, options.seed, options.rate)
+    return Run(vocabulary, options.seed, options.rate)
 
 
 def main() -> None:

@@ -13,7 +13,6 @@ from gpt_oss.tokenizer import VOCAB_SIZE, get_tokenizer
 
 FREQUENT_RANKS = 3000
 """Printable ASCII tokens below this rank are known whether the corpus has them or not."""
-WORD_RANKS = range(300, 5000)
 _SPECIAL = (199_999, 200_002, 200_003, 200_005, 200_006, 200_007, 200_008, 200_012)
 
 
@@ -21,13 +20,6 @@ _SPECIAL = (199_999, 200_002, 200_003, 200_005, 200_006, 200_007, 200_008, 200_0
 def _token_texts(limit: int) -> tuple[bytes, ...]:
     tokenizer = get_tokenizer()
     return tuple(tokenizer.decode_single_token_bytes(token) for token in range(limit))
-
-
-def common_words() -> list[str]:
-    """Lower-case English-looking words that are one token with a space before them, most frequent first."""
-    texts = _token_texts(WORD_RANKS.stop)
-    found = [texts[token].decode("latin-1") for token in WORD_RANKS]
-    return [text[1:] for text in found if re.fullmatch(r" [a-z]{4,}", text)]
 
 
 def base_tokens() -> set[int]:

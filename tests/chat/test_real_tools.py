@@ -71,18 +71,18 @@ def check_python(bridge, generator, question, container_engine):
 def check_browser(bridge, generator, question, tmp_path):
     pages = tmp_path / "pages"
     pages.mkdir()
-    (pages / "hall.md").write_text("# The City Hall\n\nThe City Hall was designed by Ada Miller.\n")
-    (pages / "other.md").write_text("# The Old Bridge\n\nThe Old Bridge was built in 1873.\n")
+    (pages / "bridge.md").write_text("# The old bridge\n\nThe old bridge was designed by Kate Brown.\n")
+    (pages / "other.md").write_text("# The green tower\n\nThe green tower was built in 1873.\n")
     tool = SimpleBrowserTool(backend=LocalBackend(pages))
     try:
         _, events = converse(bridge, generator, question, [tool])
     finally:
         bridge.run(tool.close())
-    assert len(results(events)) == 2 and "designed by Ada Miller" in results(events)[1]
+    assert len(results(events)) == 2 and "designed by Kate Brown" in results(events)[1]
     (citation,) = [event for event in events if isinstance(event, Citation)]
     shown = answer(events)
-    assert "Ada Miller" in shown and "【" not in shown
-    assert citation.url.endswith("hall.md") and citation.url in shown[citation.start : citation.end]
+    assert "Kate Brown" in shown and "【" not in shown
+    assert citation.url.endswith("bridge.md") and citation.url in shown[citation.start : citation.end]
 
 
 def check_apply_patch(bridge, generator, question, tmp_path):
@@ -108,7 +108,7 @@ def check_function(bridge, generator, question):
 
 
 CALL_PYTHON = "<|channel|>analysis to=python code<|message|>print(123 * 456)<|call|>"
-CALL_SEARCH = '<|channel|>analysis to=browser.search code<|message|>{"query": "City Hall"}<|call|>'
+CALL_SEARCH = '<|channel|>analysis to=browser.search code<|message|>{"query": "old bridge"}<|call|>'
 CALL_OPEN = '<|channel|>analysis to=browser.open code<|message|>{"id": 0}<|call|>'
 CALL_PATCH = (
     "<|channel|>commentary to=functions.apply_patch <|constrain|>json<|message|>"
@@ -125,8 +125,8 @@ def test_scripted_python_in_a_container(bridge, container_engine):
 
 
 def test_scripted_browser_with_a_citation(bridge, tmp_path):
-    script = ScriptedGenerator(CALL_SEARCH, CALL_OPEN, FINAL.format("By Ada Miller 【1†L2】."))
-    check_browser(bridge, script, "Who designed the City Hall?", tmp_path)
+    script = ScriptedGenerator(CALL_SEARCH, CALL_OPEN, FINAL.format("By Kate Brown 【1†L2】."))
+    check_browser(bridge, script, "Who designed the old bridge?", tmp_path)
 
 
 def test_scripted_apply_patch(bridge, tmp_path):
@@ -159,7 +159,7 @@ def test_demo_python_in_a_container(bridge, demo_model, container_engine):
 
 
 def test_demo_browser_with_a_citation(bridge, demo_model, tmp_path):
-    check_browser(bridge, demo_model, "Who designed the City Hall?", tmp_path)
+    check_browser(bridge, demo_model, "Who designed the old bridge?", tmp_path)
 
 
 def test_demo_apply_patch(bridge, demo_model, tmp_path):
