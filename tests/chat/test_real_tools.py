@@ -71,17 +71,17 @@ def check_python(bridge, generator, question, container_engine):
 def check_browser(bridge, generator, question, tmp_path):
     pages = tmp_path / "pages"
     pages.mkdir()
-    (pages / "bridge.md").write_text("# The old bridge\n\nThe old bridge was designed by Kate Brown.\n")
-    (pages / "other.md").write_text("# The green tower\n\nThe green tower was built in 1873.\n")
+    (pages / "bridge.md").write_text("# The old bridge\n\nThe old bridge is in Oxford.\n")
+    (pages / "other.md").write_text("# The Stone Mill\n\nThe Stone Mill was built in 1873.\n")
     tool = SimpleBrowserTool(backend=LocalBackend(pages))
     try:
         _, events = converse(bridge, generator, question, [tool])
     finally:
         bridge.run(tool.close())
-    assert len(results(events)) == 2 and "designed by Kate Brown" in results(events)[1]
+    assert len(results(events)) == 2 and "is in Oxford" in results(events)[1]
     (citation,) = [event for event in events if isinstance(event, Citation)]
     shown = answer(events)
-    assert "Kate Brown" in shown and "【" not in shown
+    assert "Oxford" in shown and "【" not in shown
     assert citation.url.endswith("bridge.md") and citation.url in shown[citation.start : citation.end]
 
 
@@ -125,8 +125,8 @@ def test_scripted_python_in_a_container(bridge, container_engine):
 
 
 def test_scripted_browser_with_a_citation(bridge, tmp_path):
-    script = ScriptedGenerator(CALL_SEARCH, CALL_OPEN, FINAL.format("By Kate Brown 【1†L2】."))
-    check_browser(bridge, script, "Who designed the old bridge?", tmp_path)
+    script = ScriptedGenerator(CALL_SEARCH, CALL_OPEN, FINAL.format("In Oxford 【1†L2】."))
+    check_browser(bridge, script, "Where is the old bridge?", tmp_path)
 
 
 def test_scripted_apply_patch(bridge, tmp_path):
@@ -159,7 +159,7 @@ def test_demo_python_in_a_container(bridge, demo_model, container_engine):
 
 
 def test_demo_browser_with_a_citation(bridge, demo_model, tmp_path):
-    check_browser(bridge, demo_model, "Who designed the old bridge?", tmp_path)
+    check_browser(bridge, demo_model, "Where is the old bridge?", tmp_path)
 
 
 def test_demo_apply_patch(bridge, demo_model, tmp_path):
