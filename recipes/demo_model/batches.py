@@ -126,8 +126,7 @@ def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
             given, found = tokenizer.encode(f"\n{quote}"), tokenizer.encode(f"{line}】")
             place = len(ids) + len(given)
             ids += given + found
-            if place < length:
-                wanted[row, place : len(ids)] = True
+            wanted[row, place : len(ids)] = True
         tokens[row, : len(ids)] = ids[:length]
     return Batch(vocabulary.compact[tokens], wanted)
 

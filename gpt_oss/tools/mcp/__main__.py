@@ -57,7 +57,10 @@ def _serve(options: argparse.Namespace) -> None:
     listening = _listen(options.host, options.port)
     host = f"[{options.host}]" if ":" in options.host else options.host
     sys.stderr.write(f"serving {options.tool} at http://{host}:{listening.getsockname()[1]}{HTTP_PATH}\n")
-    uvicorn.Server(uvicorn.Config(app, log_level="warning")).run(sockets=[listening])
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning"))
+    server.run(sockets=[listening])
+    if server.started:  # Ctrl-C alone ends it here; whether asyncio still raises for it is a matter of timing
+        raise KeyboardInterrupt
 
 
 def _listen(host: str, port: int) -> socket.socket:
