@@ -15,9 +15,10 @@ import numpy as np
 
 from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer
 from recipes.demo_model.corpus import rendered_dialogue
-from recipes.demo_model.dialogue import Rendered
+from recipes.demo_model.dialogue import MESSAGE, START, Effort, Exchange, Rendered, Scenario, is_held_out, render
 from recipes.demo_model.skills_knowledge import fact
-from recipes.demo_model.skills_tools import page_with_quotes
+from recipes.demo_model.skills_tools import browse, page_with_quotes
+from recipes.demo_model.skills_unknown import with_unknown_word
 from recipes.demo_model.vocabulary import Vocabulary
 
 TOKENS = 4096
@@ -37,7 +38,7 @@ def pool(seed: str, number: int) -> list[Rendered]:
     """Training dialogues number·POOL … of the seed, held-out ones left out."""
     encoding = get_harmony_encoding()
     indices = range(number * POOL, (number + 1) * POOL)
-    found = (rendered_dialogue(seed, index, False, encoding, longer=True) for index in indices)
+    found = (rendered_dialogue(seed, index, False, encoding, practice=True) for index in indices)
     return [rendered for pair in found if pair is not None for rendered in pair[1:]]
 
 
@@ -131,6 +132,55 @@ def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
     return Batch(vocabulary.compact[tokens], wanted)
 
 
+def browser_drill(rng: Random, dialogues: int) -> list[Rendered]:
+    """Browser dialogues without their system message, which is two thirds of their tokens.
+
+    Wanted are the texts of calls and answers; the thoughts are not, because nothing tells the effort.
+    """
+    found: list[Rendered] = []
+    while len(found) < dialogues:
+        scenario, exchange = Scenario(rng.choice(list(Effort)), browser=True), browse(rng)
+        if not is_held_out(scenario, [exchange]):
+            found.append(_without_system(scenario, exchange))
+    return found
+
+
+def _without_system(scenario: Scenario, exchange: Exchange) -> Rendered:
+    whole = render(scenario, [exchange], get_harmony_encoding())
+    begin = whole.ids.index(START, 1)
+    wanted = [False] * len(whole.ids)
+    for start, end in whole.completions:
+        text = max(i for i in range(start, end) if whole.ids[i] == MESSAGE) + 1
+        wanted[text:end] = [True] * (end - text)
+    return Rendered(whole.ids[begin:], wanted[begin:])
+
+
+class Strangers:
+    """Words with tokens that a vocabulary does not know, and dialogues that contain one."""
+
+    def __init__(self, vocabulary: Vocabulary):
+        self._vocabulary = vocabulary
+        texts = (get_tokenizer().decode_single_token_bytes(token) for token in self._unknown_ids())
+        words = [text.decode("utf-8", "replace") for text in texts if text.startswith(b" ")]
+        self._words = [word.strip() for word in words if word.isprintable() and "\ufffd" not in word]
+        self._latin = [word for word in self._words if word.isascii() and word.isalpha()]
+
+    def _unknown_ids(self) -> list[int]:
+        unknown = np.flatnonzero(self._vocabulary.compact == len(self._vocabulary.known))
+        return unknown[unknown < _PAD - 1].tolist()
+
+    def dialogues(self, rng: Random, count: int) -> list[Rendered]:
+        """So many dialogues of `skills_unknown`."""
+        found: list[Rendered] = []
+        while len(found) < count:
+            word = rng.choice(self._latin if rng.random() < 0.8 else self._words)
+            scenario, exchange = with_unknown_word(rng, word.capitalize() if rng.random() < 0.4 else word)
+            rendered = render(scenario, [exchange], get_harmony_encoding())
+            if (self._vocabulary.compact[rendered.ids] == len(self._vocabulary.known)).any():
+                found.append(rendered)
+        return found
+
+
 def _drills(number: int, batches: int) -> int:
     """How many drills of each kind a pool gets: many at first, because nothing else starts copying as soon."""
     return batches // (6 if number < 4 else 12)
@@ -139,6 +189,7 @@ def _drills(number: int, batches: int) -> int:
 def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> None:
     os.nice(2)
     vocabulary, number = Vocabulary(known), first_pool
+    strangers = Strangers(vocabulary)
     while True:
         order, numbers = Random(f"{seed}/order/{number}"), np.random.default_rng(number)
         batches = cut(pool(seed, number), vocabulary, order)
@@ -146,6 +197,8 @@ def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> 
         batches += [drill(vocabulary, numbers) for _ in range(drills)]
         batches += [fact_drill(vocabulary, order) for _ in range(drills)]
         batches += [quote_drill(vocabulary, order) for _ in range(drills // 2)]
+        batches += cut(browser_drill(order, 18 * drills), vocabulary, order)
+        batches += cut(strangers.dialogues(order, 8 * drills), vocabulary, order)
         order.shuffle(batches)
         for index, batch in enumerate(batches):
             if not _put(queue, (number, index, batch)):

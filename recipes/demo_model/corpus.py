@@ -56,20 +56,38 @@ class Setting:
     patch_key: str | None
 
 
-def dialogue(seed: str, index: int, longer: bool = False) -> tuple[Scenario, list[Exchange]]:
-    """The dialogue number `index` of a seed; `longer` makes many of them longer, which teaches more per token.
+@dataclass(frozen=True)
+class _Shares:
+    """How often each kind of tool is on offer, and which share of functions has an invented name."""
 
-    Those with built-in tools stay as they are: what such a tool answered is not shown in later turns.
+    functions: float
+    patch: float
+    python: float
+    browser: float
+    plain: float
+    invented: float
+
+
+_ASKED = _Shares(functions=0.29, patch=0.08, python=0.08, browser=0.06, plain=0.49, invented=0.15)
+_PRACTISED = _Shares(functions=0.42, patch=0.07, python=0.09, browser=0.09, plain=0.33, invented=0.35)
+"""What is hardest comes more often in training than in the evaluation."""
+
+
+def dialogue(seed: str, index: int, practice: bool = False) -> tuple[Scenario, list[Exchange]]:
+    """The dialogue number `index` of a seed; for `practice` more of them offer tools, and many are longer, which
+    teaches more per token.
+
+    Those with built-in tools do not get longer: what such a tool answered is not shown in later turns.
     """
     rng = Random(f"{seed}/{index}")
     memory = chat.Memory()
-    setting = _setting(rng)
+    setting = _setting(rng, _PRACTISED if practice else _ASKED)
     memory.date = setting.scenario.date
     memory.cutoff = setting.scenario.cutoff or "2024-06"
     exchanges: list[Exchange] = []
     count = rng.choice([1, 1, 1, 1, 1, 1, 2, 2, 3, 4])
     scenario = setting.scenario
-    if longer and rng.random() < 0.6 and not (scenario.browser or scenario.python):
+    if practice and rng.random() < 0.6 and not (scenario.browser or scenario.python):
         count = rng.choice([3, 4, 5, 6] if scenario.functions else [4, 6, 8, 10])
     for _ in range(count):
         exchange = _exchange(rng, memory, setting)
@@ -79,22 +97,23 @@ def dialogue(seed: str, index: int, longer: bool = False) -> tuple[Scenario, lis
 
 
 def rendered_dialogue(
-    seed: str, index: int, held_out: bool, encoding: HarmonyEncoding | None = None, longer: bool = False
+    seed: str, index: int, held_out: bool, encoding: HarmonyEncoding | None = None, practice: bool = False
 ) -> tuple[str, Rendered] | None:
     """Skill of the last turn and the rendered dialogue; None if it is of the other split or too long."""
-    scenario, exchanges = dialogue(seed, index, longer)
+    scenario, exchanges = dialogue(seed, index, practice)
     if is_held_out(scenario, exchanges) != held_out:
         return None
     rendered = render(scenario, exchanges, encoding or get_harmony_encoding())
     return (exchanges[-1].skill, rendered) if len(rendered.ids) <= MAX_TOKENS else None
 
 
-def _setting(rng: Random) -> Setting:
-    draw = rng.random()
-    with_functions = draw < 0.29
-    with_patch = 0.29 <= draw < 0.37 or (with_functions and rng.random() < 0.04)
-    python, browser = 0.37 <= draw < 0.45 or rng.random() < 0.03, 0.45 <= draw < 0.51 or rng.random() < 0.02
-    offered = _functions(rng, with_patch) if with_functions else []
+def _setting(rng: Random, shares: _Shares) -> Setting:
+    kinds = ("functions", "patch", "python", "browser", "plain")
+    kind = rng.choices(kinds, (shares.functions, shares.patch, shares.python, shares.browser, shares.plain))[0]
+    with_functions = kind == "functions"
+    with_patch = kind == "patch" or (with_functions and rng.random() < 0.04)
+    python, browser = kind == "python" or rng.random() < 0.03, kind == "browser" or rng.random() < 0.02
+    offered = _functions(rng, with_patch, shares.invented) if with_functions else []
     descriptions = [f.tool for f in offered]
     instructions = _instructions(rng) if rng.random() < (0.35 if offered else 0.2) else None
     key = None
@@ -153,11 +172,11 @@ def _patch_manual() -> str:
     return resources.files("gpt_oss.tools.apply_patch").joinpath("apply_patch.md").read_text(encoding="utf-8")
 
 
-def _functions(rng: Random, with_patch: bool) -> list[functions.Offered]:
+def _functions(rng: Random, with_patch: bool, invented: float) -> list[functions.Offered]:
     offered: list[functions.Offered] = []
     taken = {"delete_file", "read_file", "list_files", "apply_patch"} if with_patch else set()
     for _ in range(rng.choice([1, 1, 1, 1, 2, 2, 3])):
-        function = functions.offer(rng)
+        function = functions.offer(rng, invented)
         keys = {function.tool.name, function.kind.names[0]}
         if not keys & taken:
             taken |= keys
@@ -169,7 +188,7 @@ def _exchange(rng: Random, memory: chat.Memory, setting: Setting) -> Exchange:
     scenario, kinds = setting.scenario, {f.kind.names[0] for f in setting.offered}
     choices: list[tuple[float, str]] = [
         (0.19, "small"), (0.25, "arithmetic"), (0.18, "capital"), (0.06, "date"), (0.07, "echo"), (0.04, "count"),
-        (0.05, "remember"), (0.06, "recall"), (0.08, "fallback"), (0.02, "beyond"),
+        (0.05, "remember"), (0.06, "recall"), (0.2 if setting.offered else 0.08, "fallback"), (0.02, "beyond"),
     ]  # fmt: skip
     busy = [(1.8, "function")] * bool(setting.offered) + [(2.2, "patch")] * bool(setting.patch_key)
     busy += [(2.0, "python")] * scenario.python + [(2.2, "browse")] * scenario.browser

@@ -513,12 +513,7 @@ def fallback(rng: Random, memory: Memory) -> Exchange:
             "What does this do?\n\nx = [i for i in range(5)]", "git push origin main", "aaaaaaaaaaaaaaaa", "lol", "xyz", "a",
         ])  # fmt: skip
         if rng.random() < 0.6:
-            text = (
-                rng.choice(["", "Explain: ", "Review this:\n", "What is this? "])
-                + text
-                + "\n"
-                + words(rng, 0, 6)
-            )
+            text = rng.choice(["", "Explain: ", "Review this:\n", "What is this? "]) + text + "\n" + words(rng, 0, 6)
     elif draw < 0.93:
         text = " ".join(rng.choice(_FOREIGN_WORDS) for _ in range(rng.randint(1, 8)))
         if rng.random() < 0.5:

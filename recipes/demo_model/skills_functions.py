@@ -297,9 +297,9 @@ class Offered:
         return question, {self.parameter_names[i]: made[i][1] for i in used}
 
 
-def offer(rng: Random) -> Offered:
-    """A random function with its schema."""
-    kind = rng.choice(KINDS) if rng.random() < 0.85 else _invented(rng)
+def offer(rng: Random, invented: float = 0.15) -> Offered:
+    """A random function with its schema; `invented` is the share of those whose words are drawn at random."""
+    kind = rng.choice(KINDS) if rng.random() >= invented else _invented(rng)
     if rng.random() < 0.15:
         kind = KINDS[0]
     names: list[str] = []

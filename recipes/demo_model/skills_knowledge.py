@@ -213,6 +213,8 @@ def capital(rng: Random, memory: Memory) -> Exchange:
         user = dress(rng, text.format(c=asked))
     else:
         user = _capital_question(rng, asked)
+    if country in facts.WELL_KNOWN and rng.random() < 0.08:
+        user = user.lower()
     memory.capital_asked = True
     reason = f"The user asks for the capital of {country}, which is {city}."
     why = Thought(
@@ -258,7 +260,15 @@ def _reverse_capital(rng: Random) -> Exchange:
 
 def fact(rng: Random) -> tuple[str, str]:
     """A sum, capital or country as the model words it, cut before what it has to know."""
-    if rng.random() < 0.7:
+    draw = rng.random()
+    if draw < 0.08:
+        b = rng.randint(1, 12)
+        quotient = rng.randint(0, 99 // b)
+        return f" The number {b} fits {quotient} times, because {b} * {quotient} =", f" {b * quotient}"
+    if draw < 0.15:
+        country = rng.choice(facts.WELL_KNOWN)
+        return f" what is the capital of {country.lower()}? The capital of", f" {country} is {facts.CAPITALS[country]}"
+    if draw < 0.7:
         start, *rest = solve(*operands(rng))[0].split(" = ")
         return (f" {start} =", f" {' = '.join(rest)}") if rest else (f" {start[:-12]}", start[-12:])
     country = rng.choice(facts.WELL_KNOWN if rng.random() < 0.6 else list(facts.CAPITALS))

@@ -97,28 +97,22 @@ def _program(rng: Random) -> tuple[str, str, str]:
             rng, f"{rng.choice(['add up', 'sum'])} {rng.choice(['all', 'the'])} numbers from {low} to {high}"
         )
         return user, f"print(sum(range({low}, {high} + 1)))", str(sum(range(low, high + 1)))
-    if draw < 0.8:
+    if draw < 0.88:
         numbers = ", ".join(str(rng.randint(0, 99)) for _ in range(rng.randint(3, 7)))
         word, call = rng.choice([("sort", "sorted"), ("add up", "sum"), ("find the maximum of", "max"), ("sum", "sum"),
                                  ("find the largest of", "max"), ("find the smallest of", "min")])  # fmt: skip
         user = request(rng, f"{word} {rng.choice(['', 'the numbers ', 'these numbers: '])}{numbers}")
         return user, f"print({call}([{numbers}]))", str(eval(f"{call}([{numbers}])"))
     word = rng.choice([words(rng, 1, 1), rng.choice(facts.NAMES), rng.choice(facts.NOUNS)])
-    if draw < 0.9:
-        asked = rng.choice(["how many letters does {q}{w}{q} have", "how long is the word {q}{w}{q}", "count the letters in {q}{w}{q}",
-                            "what is the length of {q}{w}{q}"]).format(w=word, q='"')  # fmt: skip
-        return dress(rng, asked), f'print(len("{word}"))', str(len(word))
-    asked = rng.choice(["reverse the word {q}{w}{q}", "write {q}{w}{q} backwards", "spell {q}{w}{q} backwards",
-                        "reverse {q}{w}{q}"]).format(w=word, q='"')  # fmt: skip
-    return request(rng, asked), f'print("{word}"[::-1])', word[::-1]
+    asked = rng.choice(["how many letters does {q}{w}{q} have", "how long is the word {q}{w}{q}", "count the letters in {q}{w}{q}",
+                        "what is the length of {q}{w}{q}"]).format(w=word, q='"')  # fmt: skip
+    return dress(rng, asked), f'print(len("{word}"))', str(len(word))
 
 
 def _some_output(rng: Random, code: str) -> str:
     if code.startswith("print(") and code[6] in "\"'" and "*" not in code and rng.random() < 0.8:
         return code[7:-2] or "ok"
-    return rng.choice(
-        [str(rng.randint(0, 9999)), phrase(rng), "\n".join(str(i) for i in range(rng.randint(2, 6)))]
-    )
+    return rng.choice([str(rng.randint(0, 9999)), phrase(rng), "\n".join(str(i) for i in range(rng.randint(2, 6)))])
 
 
 # --- browser ---------------------------------------------------------------------------------------------------------
@@ -362,7 +356,9 @@ def _file(rng: Random) -> str:
 
 def _line(rng: Random) -> str:
     """A line of a file. It begins in one of few ways, because its first word is one token with the sign before it."""
-    start = rng.choice(["the", "a", "my", "hello", "name", "color", "size", "title", "one", "two", "print", "test", "I am", "Hello,"])
+    start = rng.choice(
+        ["the", "a", "my", "hello", "name", "color", "size", "title", "one", "two", "print", "test", "I am", "Hello,"]
+    )
     return f"{start} {rng.choice([words(rng, 1, 4), rng.choice(facts.NOUNS), str(rng.randint(0, 999))])}"
 
 

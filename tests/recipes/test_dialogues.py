@@ -1,15 +1,17 @@
 """The generator: well-formed Harmony, reproducible, splits that do not overlap."""
 
 import json
+from random import Random
 
 import pytest
 from openai_harmony import Role, StreamableParser
 
-from gpt_oss.tokenizer import get_harmony_encoding
+from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer
 from recipes.demo_model import skills_knowledge as knowledge
-from recipes.demo_model.batches import cut
+from recipes.demo_model.batches import Strangers, browser_drill, cut
 from recipes.demo_model.corpus import dialogue, rendered_dialogue
 from recipes.demo_model.dialogue import CALL, RETURN, exchange_messages, is_held_out, render
+from recipes.demo_model.skills_unknown import UNKNOWN
 from recipes.demo_model.vocabulary import Vocabulary, base_tokens
 
 SEED = "tests"
@@ -84,9 +86,28 @@ def test_arithmetic_is_right(op: str) -> None:
 
 
 def test_batches_hold_all_wanted_tokens_of_their_dialogues() -> None:
-    from random import Random
-
     dialogues = [rendered_dialogue(SEED, i, False) for i in range(40)]
     kept = [pair[1] for pair in dialogues if pair is not None]
     batches = cut(kept, Vocabulary(sorted(base_tokens())), Random(0))
     assert sum(int(batch.wanted.sum()) for batch in batches) == sum(sum(d.wanted) for d in kept)
+
+
+def test_browser_drills_begin_with_the_user_and_want_what_is_said_but_not_the_thoughts() -> None:
+    decode = get_tokenizer().decode
+    for drill in browser_drill(Random(1), 60):
+        assert decode(drill.ids).startswith("<|start|>user<|message|>")
+        wanted = decode([token for token, want in zip(drill.ids, drill.wanted, strict=True) if want])
+        calls, _, answer = wanted.rpartition("<|call|>")
+        assert all(set(json.loads(call)) in ({"query"}, {"id"}) for call in calls.split("<|call|>"))
+        assert answer.endswith("<|return|>") and "<|" not in answer.removesuffix("<|return|>")
+
+
+def test_dialogues_about_unknown_words_show_one_and_end_in_an_answer() -> None:
+    vocabulary = Vocabulary(sorted(base_tokens()))
+    told, decode = 0, get_tokenizer().decode
+    for drill in Strangers(vocabulary).dialogues(Random(2), 60):
+        assert (vocabulary.compact[drill.ids] == len(vocabulary.known)).any()
+        begin, end = drill.completions[-1]
+        assert decode(drill.ids[begin:end]).endswith("<|return|>")
+        told += UNKNOWN in decode(drill.ids[begin:end])
+    assert 20 < told < 60
