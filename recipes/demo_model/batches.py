@@ -161,7 +161,7 @@ class Strangers:
     def __init__(self, vocabulary: Vocabulary):
         self._vocabulary = vocabulary
         texts = (get_tokenizer().decode_single_token_bytes(token) for token in self._unknown_ids())
-        words = [text.decode("utf-8", "replace") for text in texts if text.startswith(b" ")]
+        words = [text.decode("utf-8", "replace") for text in texts]
         self._words = [word.strip() for word in words if word.isprintable() and "\ufffd" not in word]
         self._latin = [word for word in self._words if word.isascii() and word.isalpha()]
 
@@ -174,6 +174,8 @@ class Strangers:
         found: list[Rendered] = []
         while len(found) < count:
             word = rng.choice(self._latin if rng.random() < 0.8 else self._words)
+            if rng.random() < 0.3:
+                word = rng.choice(self._latin) + rng.choice(self._latin).lower()
             scenario, exchange = with_unknown_word(rng, word.capitalize() if rng.random() < 0.4 else word)
             rendered = render(scenario, [exchange], get_harmony_encoding())
             if (self._vocabulary.compact[rendered.ids] == len(self._vocabulary.known)).any():

@@ -360,8 +360,8 @@ def echo(rng: Random, memory: Memory) -> Exchange:
 
 
 def count(rng: Random, memory: Memory) -> Exchange:
-    down = rng.random() < 0.12
-    start = 1 if rng.random() < 0.7 else rng.randint(0, 80)
+    down = rng.random() < 0.2
+    start = 1 if rng.random() < 0.6 else rng.randint(0, 80)
     end = start + rng.choice([2, 3, 4, 4, 5, 7, 9, 9, 9, 11, 14, 19, 19, 24, 29, 39, 49])
     end = min(end, 100)
     if down:

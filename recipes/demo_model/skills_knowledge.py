@@ -259,13 +259,17 @@ def _reverse_capital(rng: Random) -> Exchange:
 
 
 def fact(rng: Random) -> tuple[str, str]:
-    """A sum, capital or country as the model words it, cut before what it has to know."""
+    """A sum, count, capital or country as the model words it, cut before what it has to know."""
     draw = rng.random()
-    if draw < 0.08:
+    if draw < 0.04:
+        start, end = rng.sample(range(100), 2)
+        numbers = list(range(start, end, 1 if end > start else -1))[:12]
+        return f" I count from {start} to {end}: {start}", "".join(f", {number}" for number in numbers[1:])
+    if draw < 0.1:
         b = rng.randint(1, 12)
         quotient = rng.randint(0, 99 // b)
         return f" The number {b} fits {quotient} times, because {b} * {quotient} =", f" {b * quotient}"
-    if draw < 0.15:
+    if draw < 0.17:
         country = rng.choice(facts.WELL_KNOWN)
         return f" what is the capital of {country.lower()}? The capital of", f" {country} is {facts.CAPITALS[country]}"
     if draw < 0.7:

@@ -98,7 +98,7 @@ def _program(rng: Random) -> tuple[str, str, str]:
         )
         return user, f"print(sum(range({low}, {high} + 1)))", str(sum(range(low, high + 1)))
     if draw < 0.88:
-        numbers = ", ".join(str(rng.randint(0, 99)) for _ in range(rng.randint(3, 7)))
+        numbers = ", ".join(str(number) for number in rng.sample(range(100), rng.randint(3, 7)))
         word, call = rng.choice([("sort", "sorted"), ("add up", "sum"), ("find the maximum of", "max"), ("sum", "sum"),
                                  ("find the largest of", "max"), ("find the smallest of", "min")])  # fmt: skip
         user = request(rng, f"{word} {rng.choice(['', 'the numbers ', 'these numbers: '])}{numbers}")

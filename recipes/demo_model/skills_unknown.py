@@ -12,7 +12,7 @@ from recipes.demo_model import facts
 from recipes.demo_model import skills_functions as functions
 from recipes.demo_model import skills_tools as tools
 from recipes.demo_model.dialogue import Call, Effort, Exchange, Scenario
-from recipes.demo_model.phrasing import dress
+from recipes.demo_model.phrasing import dress, request
 from recipes.demo_model.skills_chat import FALLBACK, FALLBACK_THOUGHT, phrase, thought
 
 UNKNOWN = "Sorry, there is a word that I do not know, so I cannot repeat it."
@@ -43,14 +43,26 @@ def with_unknown_word(rng: Random, word: str) -> tuple[Scenario, Exchange]:
         return Scenario(effort), exchange
     if draw < 0.9:
         offered = functions.offer(rng)
+        if draw < 0.64:
+            return _unknown_function(rng, effort, offered, word)
         scenario = Scenario(effort, functions=(offered.tool,))
         question, arguments = offered.ask(rng)
         texts = [value for value in arguments.values() if isinstance(value, str)]
-        if texts and draw < 0.75:
+        if texts and draw < 0.78:
             user = dress(rng, question.replace(rng.choice(texts), word))
             return scenario, Exchange("unknown word", user, _THOUGHT, UNKNOWN)
         return scenario, _unknown_reply(rng, word, offered.tool.name, question, arguments)
     return Scenario(effort, browser=True), _unknown_page(rng, word)
+
+
+def _unknown_function(rng: Random, effort: Effort, offered: functions.Offered, word: str) -> tuple[Scenario, Exchange]:
+    """A function named after the word is on offer and asked for."""
+    verb = rng.choice(facts.VERBS)
+    tool = offered.tool.model_copy(update={"name": f"{verb}_{word.lower()}", "description": f"{verb} the {word}"})
+    user = request(
+        rng, rng.choice(["{v} the {w}", "{v} my {w}", "{v} {w}", "use {v}_{w}"]).format(v=verb, w=word.lower())
+    )
+    return Scenario(effort, functions=(tool,)), Exchange("unknown word", user, _THOUGHT, UNKNOWN)
 
 
 def _unknown_reply(rng: Random, word: str, name: str, question: str, arguments: dict[str, object]) -> Exchange:
