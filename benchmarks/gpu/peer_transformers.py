@@ -43,7 +43,7 @@ def state_dict(config: ModelConfig, weights: ModelWeights) -> dict[str, torch.Te
     """Under transformers' names; dense tensors are shared, experts are new."""
     state = {
         "model.embed_tokens.weight": weights.embedding,
-        "model.norm.weight": weights.norm,
+        "model.norm.weight": weights.norm.to(weights.embedding.dtype),
         "lm_head.weight": weights.unembedding,
     }
     for number, layer in enumerate(weights.layers):
@@ -53,7 +53,7 @@ def state_dict(config: ModelConfig, weights: ModelWeights) -> dict[str, torch.Te
 
 
 def _layer(config: ModelConfig, layer: LayerWeights) -> Iterator[tuple[str, torch.Tensor]]:
-    yield "input_layernorm.weight", layer.attention_norm
+    yield "input_layernorm.weight", layer.attention_norm.to(layer.qkv.dtype)
     heads = [config.num_attention_heads, config.num_key_value_heads, config.num_key_value_heads]
     rows = [count * config.head_dim for count in heads]
     for kind, tensor in (("weight", layer.qkv), ("bias", layer.qkv_bias)):
@@ -62,7 +62,7 @@ def _layer(config: ModelConfig, layer: LayerWeights) -> Iterator[tuple[str, torc
     yield "self_attn.o_proj.weight", layer.out
     yield "self_attn.o_proj.bias", layer.out_bias
     yield "self_attn.sinks", layer.sinks
-    yield "post_attention_layernorm.weight", layer.mlp_norm
+    yield "post_attention_layernorm.weight", layer.mlp_norm.to(layer.qkv.dtype)
     yield "mlp.router.weight", layer.router.t()[: config.num_experts].contiguous()
     yield "mlp.router.bias", layer.router_bias
     for name, packed, bias, interleaved in (

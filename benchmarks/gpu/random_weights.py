@@ -106,4 +106,4 @@ class RandomWeights:
         return tensor.normal_(0, deviation, generator=self._generator)
 
     def _ones(self, *shape: int) -> torch.Tensor:
-        return torch.ones(shape, dtype=self._dtype, device=self._device)
+        return torch.ones(shape, dtype=torch.float32, device=self._device)

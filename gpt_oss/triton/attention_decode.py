@@ -86,6 +86,7 @@ def decode_attention_kernel(
         o_group = tl.arange(0, GROUP_P)
         m_group = o_group < GROUP
         o_query = i_head * GROUP + o_group
+        b_sink = load_fp32(p_sinks + o_query, m_group)  # here, so that the end need not wait for it
         b_q1, b_q2 = rotate_halves(p_row, p_cos, p_sin, o_query * HEAD, m_group, HEAD, HALF_P)
         # The reference keeps rotated queries in the activation type.
         b_q1 = round_to(b_q1, p_qkv.dtype.element_ty).to(tl.float32)
@@ -111,7 +112,6 @@ def decode_attention_kernel(
             b_acc = b_acc * b_keep[:, None] + dot(b_p, b_value, COMPUTE)
             b_sum = b_sum * b_keep + tl.sum(b_p, axis=1)
             b_max = b_new_max
-        b_sink = load_fp32(p_sinks + o_query, m_group)
         p_result = p_out + (i_sequence * Q_HEADS + o_query[:, None]) * HEAD + o_dim[None, :]
         m_result = m_group[:, None] & m_dim[None, :]
         if splits == 1:

@@ -52,13 +52,55 @@ def rope_and_store_kernel(
     tl.store(p_values + o_place + o_dim[None, :], round_to(b_value, p_values.dtype.element_ty), mask=m_value)
 
 
+@triton.jit
+def attend_keys(
+    b_q, p_keys, p_values, o_query, begin, end, ring_first, capacity, log2_scale, b_max, b_sum, b_acc,
+    HEAD: tl.constexpr, HEAD_P: tl.constexpr, WINDOW: tl.constexpr, MASKED: tl.constexpr, BLOCK_N: tl.constexpr,
+    COMPUTE: tl.constexpr,
+):  # fmt: skip
+    """The running softmax over keys begin … end - 1: (b_max, b_sum, b_acc) after them, as in `prefill_attention_kernel`.
+
+    MASKED compares positions; without it every query sees every key, and end - begin is a multiple of BLOCK_N.
+    """
+    o_dim = tl.arange(0, HEAD_P)
+    m_dim = o_dim < HEAD
+    for now in range(begin, end, BLOCK_N):
+        o_key = now + tl.arange(0, BLOCK_N)
+        o_place = ring_place(o_key, ring_first, capacity) if WINDOW > 0 else o_key
+        p_key = p_keys + o_place[None, :] * HEAD + o_dim[:, None]
+        p_value = p_values + o_place[:, None] * HEAD + o_dim[None, :]
+        if MASKED:
+            m_key = o_key < end
+            b_scores = dot(b_q, load_fp32(p_key, m_dim[:, None] & m_key[None, :]), COMPUTE) * log2_scale
+            b_v = load_fp32(p_value, m_key[:, None] & m_dim[None, :])
+            o_distance = o_query[:, None] - o_key[None, :]
+            m_score = (o_distance >= 0) & m_key[None, :]
+            if WINDOW > 0:
+                m_score &= o_distance < WINDOW
+            b_scores = tl.where(m_score, b_scores, float("-inf"))
+        else:
+            b_scores = dot(b_q, load_fp32(p_key, m_dim[:, None]), COMPUTE) * log2_scale
+            b_v = load_fp32(p_value, m_dim[None, :])
+        b_new_max = tl.maximum(b_max, tl.max(b_scores, axis=1))  # never -inf: it starts at the sink
+        b_p = tl.exp2(b_scores - b_new_max[:, None])
+        b_keep = tl.exp2(b_max - b_new_max)
+        b_acc = b_acc * b_keep[:, None] + dot(b_p, b_v, COMPUTE)
+        b_sum = b_sum * b_keep + tl.sum(b_p, axis=1)
+        b_max = b_new_max
+    return b_max, b_sum, b_acc
+
+
 @triton.jit(do_not_specialize=["tokens", "start"])
 def prefill_attention_kernel(
     p_qkv, p_sinks, p_keys, p_values, p_out, tokens, start, capacity, scale,
     Q_HEADS: tl.constexpr, KV_HEADS: tl.constexpr, HEAD: tl.constexpr, HEAD_P: tl.constexpr,
     WINDOW: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """Grid (query blocks, query heads). The running maximum starts at the sink and the denominator at its exp(0)."""
+    """Grid (query blocks, query heads). The running maximum starts at the sink and the denominator at its exp(0).
+
+    Powers are of two (scores are multiplied by log2 e with their scale): that is what the hardware computes.
+    """
+    LOG2_E: tl.constexpr = 1.4426950408889634
     i_block = tl.program_id(0)
     i_head = tl.program_id(1)
     row_width = (Q_HEADS + 2 * KV_HEADS) * HEAD
@@ -69,30 +111,25 @@ def prefill_attention_kernel(
     p_query = p_qkv + o_token.to(tl.int64)[:, None] * row_width + i_head * HEAD + o_dim[None, :]
     b_q = load_fp32(p_query, m_token[:, None] & m_dim[None, :])  # [BLOCK_M, HEAD_P]
     o_cache = (i_head // (Q_HEADS // KV_HEADS)) * capacity * HEAD
-    b_max = tl.zeros([BLOCK_M], tl.float32) + tl.load(p_sinks + i_head).to(tl.float32)
+    b_max = tl.zeros([BLOCK_M], tl.float32) + tl.load(p_sinks + i_head).to(tl.float32) * LOG2_E
     b_sum = tl.full([BLOCK_M], 1.0, tl.float32)
     b_acc = tl.zeros([BLOCK_M, HEAD_P], tl.float32)
+    position = start + i_block * BLOCK_M  # of the block's first query
+    end = start + tl.minimum((i_block + 1) * BLOCK_M, tokens)
     first = 0
     if WINDOW > 0:
-        first = tl.maximum(start + i_block * BLOCK_M - WINDOW + 1, 0)
-    end = start + tl.minimum((i_block + 1) * BLOCK_M, tokens)
-    for now in range(first, end, BLOCK_N):
-        o_key = now + tl.arange(0, BLOCK_N)
-        m_key = o_key < end
-        o_place = ring_place(o_key, first, capacity) if WINDOW > 0 else o_key
-        b_k = load_fp32(p_keys + o_cache + o_place[None, :] * HEAD + o_dim[:, None], m_dim[:, None] & m_key[None, :])
-        o_distance = (start + o_token)[:, None] - o_key[None, :]
-        m_score = (o_distance >= 0) & m_key[None, :]
-        if WINDOW > 0:
-            m_score &= o_distance < WINDOW
-        b_scores = tl.where(m_score, dot(b_q, b_k, COMPUTE) * scale, float("-inf"))
-        b_new_max = tl.maximum(b_max, tl.max(b_scores, axis=1))  # never -inf: it starts at the sink
-        b_p = tl.exp(b_scores - b_new_max[:, None])
-        b_keep = tl.exp(b_max - b_new_max)
-        b_v = load_fp32(p_values + o_cache + o_place[:, None] * HEAD + o_dim[None, :], m_key[:, None] & m_dim[None, :])
-        b_acc = b_acc * b_keep[:, None] + dot(b_p, b_v, COMPUTE)
-        b_sum = b_sum * b_keep + tl.sum(b_p, axis=1)
-        b_max = b_new_max
+        first = tl.maximum(position - WINDOW + 1, 0)
+        everybody_sees = first
+    else:
+        everybody_sees = (position + 1) // BLOCK_N * BLOCK_N
+        b_max, b_sum, b_acc = attend_keys(
+            b_q, p_keys + o_cache, p_values + o_cache, start + o_token, 0, everybody_sees, 0, capacity, scale * LOG2_E,
+            b_max, b_sum, b_acc, HEAD, HEAD_P, WINDOW, False, BLOCK_N, COMPUTE,
+        )  # fmt: skip
+    b_max, b_sum, b_acc = attend_keys(
+        b_q, p_keys + o_cache, p_values + o_cache, start + o_token, everybody_sees, end, first, capacity,
+        scale * LOG2_E, b_max, b_sum, b_acc, HEAD, HEAD_P, WINDOW, True, BLOCK_N, COMPUTE,
+    )  # fmt: skip
     p_result = p_out + (o_token.to(tl.int64)[:, None] * Q_HEADS + i_head) * HEAD + o_dim[None, :]
     b_out = round_to(b_acc / b_sum[:, None], p_out.dtype.element_ty)
     tl.store(p_result, b_out, mask=m_token[:, None] & m_dim[None, :])

@@ -79,7 +79,8 @@ class DecodeStep:
         self.attention_out = empty(batch, config.num_attention_heads * config.head_dim, dtype=variant.activations)
         self.partial = empty(batch * config.num_key_value_heads, splits, group_p, head_p)
         self.stats = empty(batch * config.num_key_value_heads, splits, group_p, 2)
-        self.parts = triton.cdiv(hidden, variant.tiles.out_rows)
+        self._out_rows = variant.tiles.out_rows if batch == 1 else variant.tiles.out_rows_many
+        self.parts = triton.cdiv(hidden, self._out_rows)
         self.squares = empty(self.parts, batch)
         self.shares = empty(self.parts, batch, padded_experts(config.num_experts))
         # Widths are padded to whole steps of 64 inputs: zeros that no kernel overwrites.
@@ -91,6 +92,11 @@ class DecodeStep:
         self.max_items = max_items(batch, topk, config.num_experts, self.columns)
         self.items, self.item_pairs = zeros(self.max_items), zeros(self.max_items, self.columns)
         self.item_count = zeros(1)
+        if batch == 1:
+            # One token's items differ in their experts only: item r is its pair r.
+            self.items = self.expert_ids.view(-1)
+            self.item_pairs.fill_(-1)[:, 0] = torch.arange(topk)
+            self.item_count.fill_(topk)
         self.expert_out = empty(pairs, hidden)
         self.logits = empty(batch, config.vocab_size)
         self._unembed_rows = variant.tiles.vocab_rows if batch == 1 else variant.tiles.vocab_rows_many
@@ -144,14 +150,13 @@ class DecodeStep:
 
     def out(self, layer: LayerWeights) -> None:
         """x += attention·Wᵀ + b; the router's sums per block of rows, and with one sequence its routing. Step 4."""
-        config, options = self.config, self._dense_options(self.variant.tiles.out_rows, self.variant.tiles.out_rows)
+        config, options = self.config, self._dense_options(self._out_rows, self._out_rows)
         out_kernel[(self.parts,)](
             self.attention_out, layer.out, layer.out_bias, self.x, layer.mlp_norm, layer.router, layer.router_bias,
             self.squares, self.shares, self.normed, self.expert_ids, self.expert_weights,
-            self.items, self.item_pairs, self.item_count, self._route_counter,
-            config.rms_norm_eps, self.variant.input_scale,
+            self._route_counter, config.rms_norm_eps, self.variant.input_scale,
             TOKENS_P=self._tokens_p, K=config.num_attention_heads * config.head_dim, COMPUTE=self.variant.compute,
-            COLUMNS=self.columns, **self._route_constants(), **options,
+            **self._route_constants(), **options,
         )  # fmt: skip
 
     def route(self, layer: LayerWeights) -> None:
@@ -170,7 +175,7 @@ class DecodeStep:
         config, mlp1 = self.config, layer.mlp1
         gate_up_kernel[(mlp1.tiles, self.max_items)](
             self.normed, mlp1.words, mlp1.scales, layer.mlp1_bias, self.expert_weights,
-            self.items, self.item_pairs, self.item_count, self.hidden,
+            self.items, self.item_pairs, self.hidden,
             config.swiglu_limit, self.variant.input_scale, self.variant.output_scale,
             INTERMEDIATE=config.intermediate_size, NORMED_WIDTH=self.normed.shape[1], HIDDEN_WIDTH=self.hidden.shape[1],
             TILES=mlp1.tiles, STEPS=mlp1.steps, **self._expert_constants(),

@@ -119,15 +119,10 @@ def mma_products(p_words, p_scales, p_lane_inputs, STEPS: tl.constexpr, WARPS: t
                     tl.where(m_last, b_last[2], b_acc[2]),
                     tl.where(m_last, b_last[3], b_acc[3]),
                 )
-    b_even = tl.join(_sum_warps(b_acc[0], WARPS), _sum_warps(b_acc[2], WARPS))  # [8 (g), 4 (t), 2 (r)] of column 2t
-    b_odd = tl.join(_sum_warps(b_acc[1], WARPS), _sum_warps(b_acc[3], WARPS))
-    return tl.reshape(tl.permute(tl.join(b_even, b_odd), (1, 3, 0, 2)), (8, 8, 2))
-
-
-@triton.jit
-def _sum_warps(b_acc, WARPS: tl.constexpr):
-    """[threads] to [8 (g), 4 (t)]."""
-    return tl.reshape(tl.sum(tl.reshape(b_acc, (WARPS, 32)), axis=0), (8, 4))
+    # One sum over warps for all four: [threads, 2 (r), 2 (column 2t or 2t + 1)] is [WARPS, 8 (g), 4 (t), 2, 2].
+    b_all = tl.join(tl.join(b_acc[0], b_acc[2]), tl.join(b_acc[1], b_acc[3]))
+    b_sum = tl.sum(tl.reshape(b_all, (WARPS, 8, 4, 2, 2)), axis=0)
+    return tl.reshape(tl.permute(b_sum, (1, 3, 0, 2)), (8, 8, 2))
 
 
 @triton.jit
@@ -153,7 +148,7 @@ def tile_products(
 
 @triton.jit
 def gate_up_kernel(
-    p_normed, p_words, p_scales, p_bias, p_weights, p_items, p_item_pairs, p_item_count, p_hidden,
+    p_normed, p_words, p_scales, p_bias, p_weights, p_items, p_item_pairs, p_hidden,
     limit, input_scale, output_scale,
     INTERMEDIATE: tl.constexpr, NORMED_WIDTH: tl.constexpr, HIDDEN_WIDTH: tl.constexpr, TILES: tl.constexpr,
     STEPS: tl.constexpr, TOPK: tl.constexpr, COLUMNS: tl.constexpr,
@@ -163,21 +158,24 @@ def gate_up_kernel(
     i_tile = tl.program_id(0)
     i_item = tl.program_id(1)
     wait_for_previous(DEPENDENT)
-    if i_item < tl.load(p_item_count):
-        i_expert = tl.load(p_items + i_item)
+    i_expert = tl.load(p_items + i_item)
+    if i_expert >= 0:
         p_pairs = p_item_pairs + i_item * COLUMNS
+        b_pair = tl.load(p_pairs + tl.arange(0, COLUMNS))
+        # What the epilogue needs is on its way while the products are made.
+        o_inter = i_tile * 8 + tl.arange(0, 8)
+        m_inter = o_inter < INTERMEDIATE
+        p_bias_rows = p_bias + i_expert * (2 * INTERMEDIATE) + 2 * o_inter
+        b_gate_bias = load_fp32(p_bias_rows, m_inter)
+        b_linear_bias = load_fp32(p_bias_rows + 1, m_inter)
+        b_weight = tl.load(p_weights + b_pair, mask=b_pair >= 0, other=0.0)
         b_acc = tile_products(
             p_words, p_scales, p_normed, p_pairs, i_expert, i_tile, TILES, NORMED_WIDTH, TOPK,
             STEPS, COLUMNS, VARIANT, WARPS, AHEAD,
         )  # fmt: skip
         b_gate, b_linear = tl.split(b_acc * output_scale)  # [COLUMNS, 8]
-        o_inter = i_tile * 8 + tl.arange(0, 8)
-        m_inter = o_inter < INTERMEDIATE
-        p_bias_rows = p_bias + i_expert * (2 * INTERMEDIATE) + 2 * o_inter
-        b_gate += load_fp32(p_bias_rows, m_inter)[None, :]
-        b_linear += load_fp32(p_bias_rows + 1, m_inter)[None, :]
-        b_pair = tl.load(p_pairs + tl.arange(0, COLUMNS))
-        b_weight = tl.load(p_weights + b_pair, mask=b_pair >= 0, other=0.0)
+        b_gate += b_gate_bias[None, :]
+        b_linear += b_linear_bias[None, :]
         b_hidden = swiglu(b_gate, b_linear, limit) * b_weight[:, None] * input_scale
         m_hidden = (b_pair >= 0)[:, None] & m_inter[None, :]
         p_out = p_hidden + b_pair[:, None] * HIDDEN_WIDTH + o_inter[None, :]
@@ -199,20 +197,22 @@ def down_kernel(
     i_tile = tl.program_id(0)
     i_item = tl.program_id(1)
     wait_for_previous(DEPENDENT)
-    item_count = tl.load(p_item_count)
-    o_row = i_tile * 16 + tl.arange(0, 16)
-    m_row = o_row < HIDDEN
-    if i_item < item_count:
-        i_expert = tl.load(p_items + i_item)
+    i_expert = tl.load(p_items + i_item)
+    if i_expert >= 0:
         p_pairs = p_item_pairs + i_item * COLUMNS
+        b_pair = tl.load(p_pairs + tl.arange(0, COLUMNS))
+        # What the epilogue needs is on its way while the products are made.
+        item_count = tl.load(p_item_count)
+        o_row = i_tile * 16 + tl.arange(0, 16)
+        m_row = o_row < HIDDEN
+        b_bias = load_fp32(p_bias + i_expert * HIDDEN + o_row, m_row)
+        b_weight = tl.load(p_weights + b_pair, mask=b_pair >= 0, other=0.0)
         b_acc = tile_products(
             p_words, p_scales, p_hidden, p_pairs, i_expert, i_tile, TILES, HIDDEN_WIDTH, 1,
             STEPS, COLUMNS, VARIANT, WARPS, AHEAD,
         )  # fmt: skip
         b_acc = tl.reshape(tl.permute(b_acc, (0, 2, 1)), (COLUMNS, 16)) * output_scale  # row slot = 8·r + g
-        b_pair = tl.load(p_pairs + tl.arange(0, COLUMNS))
-        b_weight = tl.load(p_weights + b_pair, mask=b_pair >= 0, other=0.0)
-        b_acc += b_weight[:, None] * load_fp32(p_bias + i_expert * HIDDEN + o_row, m_row)[None, :]
+        b_acc += b_weight[:, None] * b_bias[None, :]
         p_out = p_partial + b_pair[:, None] * HIDDEN + o_row[None, :]
         tl.store(p_out, b_acc, mask=(b_pair >= 0)[:, None] & m_row[None, :])
         if last_to_arrive(p_counters + i_tile, item_count):

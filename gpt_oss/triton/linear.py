@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 
 from gpt_oss.triton.numerics import dot, last_to_arrive, load_fp32, round_to, wait_for_previous
-from gpt_oss.triton.router import group_pairs, route_token
+from gpt_oss.triton.router import route_token
 
 
 @triton.jit
@@ -30,8 +30,9 @@ def row_products(
     o_k = tl.arange(0, BLOCK_K)
     p_rows = p_weight + o_rows.to(tl.int64)[:, None] * K
     if TOKENS_P == 1:
-        b_products = tl.zeros([BLOCK_R, BLOCK_K], tl.float32)
-        b_square = tl.zeros([BLOCK_K], tl.float32)
+        # Each thread sums the neighbouring values of one 16-byte load at once: few registers, so many loads in flight.
+        b_sums = tl.zeros([BLOCK_R, BLOCK_K // 8], tl.float32)
+        b_square = tl.zeros([BLOCK_K // 8], tl.float32)
         for i_k in tl.static_range((K + BLOCK_K - 1) // BLOCK_K):
             o_now = i_k * BLOCK_K + o_k
             m_k = o_now < K
@@ -40,10 +41,10 @@ def row_products(
                 wait_for_previous(DEPENDENT)
             b_x = load_fp32(p_x + o_now, m_k)  # [BLOCK_K]
             if NORM:
-                b_square += b_x * b_x
+                b_square += tl.sum(tl.reshape(b_x * b_x, (BLOCK_K // 8, 8)), axis=1)
                 b_x = b_x * load_fp32(p_gain + o_now, m_k)
-            b_products += b_w * b_x[None, :]
-        b_acc = tl.sum(b_products, axis=1)[None, :]
+            b_sums += tl.sum(tl.reshape(b_w * b_x[None, :], (BLOCK_R, BLOCK_K // 8, 8)), axis=2)
+        b_acc = tl.sum(b_sums, axis=1)[None, :]
         b_squares = tl.sum(b_square, axis=0)[None]
     else:
         wait_for_previous(DEPENDENT)
@@ -73,10 +74,11 @@ def qkv_kernel(
     """out = rmsnorm(x)·Wᵀ + b, one program per BLOCK_R rows."""
     o_rows = tl.program_id(0) * BLOCK_R + tl.arange(0, BLOCK_R)
     m_rows = o_rows < rows
+    b_bias = load_fp32(p_bias + o_rows, m_rows)
     b_acc, b_squares = row_products(
         p_x, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, True, COMPUTE, DEPENDENT
     )
-    b_out = b_acc / tl.sqrt(b_squares / K + eps)[:, None] + load_fp32(p_bias + o_rows, m_rows)[None, :]
+    b_out = b_acc / tl.sqrt(b_squares / K + eps)[:, None] + b_bias[None, :]
     o_token = tl.arange(0, TOKENS_P)
     m_out = (o_token < TOKENS)[:, None] & m_rows[None, :]
     tl.store(p_out + o_token[:, None] * rows + o_rows[None, :], round_to(b_out, p_out.dtype.element_ty), mask=m_out)
@@ -85,10 +87,10 @@ def qkv_kernel(
 @triton.jit
 def out_kernel(
     p_attention, p_weight, p_bias, p_x, p_gain, p_router, p_router_bias,
-    p_squares, p_partials, p_normed, p_ids, p_weights, p_items, p_item_pairs, p_item_count, p_counter, eps, input_scale,
+    p_squares, p_partials, p_normed, p_ids, p_weights, p_counter, eps, input_scale,
     TOKENS: tl.constexpr, TOKENS_P: tl.constexpr, K: tl.constexpr, HIDDEN: tl.constexpr, NORMED_WIDTH: tl.constexpr,
     PARTS: tl.constexpr, PARTS_P: tl.constexpr, EXPERTS: tl.constexpr, EXPERTS_P: tl.constexpr,
-    TOPK: tl.constexpr, TOPK_P: tl.constexpr, COLUMNS: tl.constexpr,
+    TOPK: tl.constexpr, TOPK_P: tl.constexpr,
     BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr, COMPUTE: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
     """x += attention·Wᵀ + b for BLOCK_R rows, then these rows' share of Σ x² and of (x∘gain)·router.
@@ -99,21 +101,24 @@ def out_kernel(
     i_part = tl.program_id(0)
     o_rows = i_part * BLOCK_R + tl.arange(0, BLOCK_R)
     m_rows = o_rows < HIDDEN
-    b_acc, _ = row_products(
-        p_attention, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, False, COMPUTE, DEPENDENT
-    )
     o_token = tl.arange(0, TOKENS_P)
     m_token = o_token < TOKENS
     m_x = m_token[:, None] & m_rows[None, :]
     p_x_block = p_x + o_token[:, None] * HIDDEN + o_rows[None, :]
-    b_x = load_fp32(p_x_block, m_x) + b_acc + load_fp32(p_bias + o_rows, m_rows)[None, :]
-    b_rounded = round_to(b_x, p_x.dtype.element_ty)
+    o_expert = tl.arange(0, EXPERTS_P)
+    # What follows the product is on its way while it is made. The kernel before this one does not write x.
+    b_bias = load_fp32(p_bias + o_rows, m_rows)
+    b_gain = load_fp32(p_gain + o_rows, m_rows)
+    b_router = load_fp32(p_router + o_rows[:, None] * EXPERTS_P + o_expert[None, :], m_rows[:, None])
+    b_residual = load_fp32(p_x_block, m_x)
+    b_acc, _ = row_products(
+        p_attention, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, False, COMPUTE, DEPENDENT
+    )
+    b_rounded = round_to(b_residual + b_acc + b_bias[None, :], p_x.dtype.element_ty)
     tl.store(p_x_block, b_rounded, mask=m_x)
     b_x = tl.where(m_x, b_rounded.to(tl.float32), 0.0)  # [TOKENS_P, BLOCK_R]
     tl.store(p_squares + i_part * TOKENS + o_token, tl.sum(b_x * b_x, axis=1), mask=m_token)
-    b_x = b_x * load_fp32(p_gain + o_rows, m_rows)[None, :]
-    o_expert = tl.arange(0, EXPERTS_P)
-    b_router = load_fp32(p_router + o_rows[:, None] * EXPERTS_P + o_expert[None, :], m_rows[:, None])
+    b_x = b_x * b_gain[None, :]
     if TOKENS_P == 1:  # noqa: SIM108 a compile-time branch
         b_share = tl.sum(tl.trans(b_x) * b_router, axis=0)[None, :]
     else:
@@ -126,5 +131,3 @@ def out_kernel(
                 0, p_x, p_gain, p_squares, p_partials, p_router_bias, p_normed, p_ids, p_weights, eps, input_scale,
                 1, HIDDEN, NORMED_WIDTH, PARTS, PARTS_P, EXPERTS, EXPERTS_P, TOPK, TOPK_P,
             )  # fmt: skip
-            tl.debug_barrier()  # the ids were stored by other threads of this program
-            group_pairs(p_ids, p_items, p_item_pairs, p_item_count, TOPK, TOPK_P, TOPK, COLUMNS, EXPERTS_P)

@@ -48,14 +48,15 @@ def route_token(
     b_squares = tl.load(p_squares + o_part * TOKENS + i_token, mask=o_part < PARTS, other=0.0, cache_modifier=".cg")
     b_x = tl.load(p_x + i_token * HIDDEN + o_hidden, mask=m_hidden, other=0.0, cache_modifier=".cg").to(tl.float32)
     b_gain = load_fp32(p_gain + o_hidden, m_hidden)
+    m_expert = o_expert < EXPERTS
+    b_bias = load_fp32(p_bias + o_expert, m_expert)
     b_shares = tl.zeros([CHUNK, EXPERTS_P], tl.float32)
     for i_chunk in tl.static_range((PARTS + CHUNK - 1) // CHUNK):
         o_rows = i_chunk * CHUNK + o_chunk
         p_chunk = p_partials + (o_rows[:, None] * TOKENS + i_token) * EXPERTS_P + o_expert[None, :]
         b_shares += tl.load(p_chunk, mask=(o_rows < PARTS)[:, None], other=0.0, cache_modifier=".cg")
     norm = 1 / tl.sqrt(tl.sum(b_squares, axis=0) / HIDDEN + eps)
-    m_expert = o_expert < EXPERTS
-    b_logits = tl.sum(b_shares, axis=0) * norm + load_fp32(p_bias + o_expert, m_expert)
+    b_logits = tl.sum(b_shares, axis=0) * norm + b_bias
     b_logits = tl.where(m_expert, b_logits, float("-inf"))
     b_ids, b_weights = top_k_softmax(b_logits, TOPK, TOPK_P, EXPERTS, EXPERTS_P)
     o_rank = tl.arange(0, TOPK_P)
@@ -72,7 +73,10 @@ def group_pairs(
     PAIRS: tl.constexpr, PAIRS_P: tl.constexpr, MAX_ITEMS: tl.constexpr, COLUMNS: tl.constexpr,
     EXPERTS_P: tl.constexpr,
 ):  # fmt: skip
-    """Work items of all pairs: their experts, their pairs (-1 in unused columns) and how many there are."""
+    """Work items of all pairs: their experts (-1 in unused items), their pairs (-1 in unused columns), their number."""
+    ITEMS_P: tl.constexpr = triton.next_power_of_2(MAX_ITEMS)
+    o_item = tl.arange(0, ITEMS_P)
+    tl.store(p_items + o_item, tl.full([ITEMS_P], -1, tl.int32), mask=o_item < MAX_ITEMS)
     SLOTS_P: tl.constexpr = triton.next_power_of_2(MAX_ITEMS * COLUMNS)
     o_slot = tl.arange(0, SLOTS_P)
     tl.store(p_item_pairs + o_slot, tl.full([SLOTS_P], -1, tl.int32), mask=o_slot < MAX_ITEMS * COLUMNS)
@@ -100,7 +104,7 @@ def route_kernel(
     EXPERTS: tl.constexpr, EXPERTS_P: tl.constexpr, TOPK: tl.constexpr, TOPK_P: tl.constexpr,
     PAIRS_P: tl.constexpr, MAX_ITEMS: tl.constexpr, COLUMNS: tl.constexpr, DEPENDENT: tl.constexpr,
 ):  # fmt: skip
-    """One program per token; the last one groups the pairs of all. For one token `linear.out_kernel` does both."""
+    """One program per token; the last one groups the pairs of all. One token alone is routed by `linear.out_kernel`."""
     wait_for_previous(DEPENDENT)
     route_token(
         tl.program_id(0), p_x, p_gain, p_squares, p_partials, p_bias, p_normed, p_ids, p_weights, eps, input_scale,

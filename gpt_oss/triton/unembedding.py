@@ -29,19 +29,20 @@ def unembed_kernel(
     i_block = tl.program_id(0)
     o_rows = i_block * BLOCK_R + tl.arange(0, BLOCK_R)
     m_rows = o_rows < vocab
+    o_token = tl.arange(0, TOKENS_P)
+    m_token = o_token < TOKENS
+    # No kernel of a step writes slots or temperatures, so these need not wait for the one before.
+    b_slot = tl.load(p_slots + o_token, mask=m_token, other=0)
+    b_temperature = tl.maximum(tl.load(p_temperature + b_slot), 1e-30)
     b_acc, b_squares = row_products(
         p_x, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, True, COMPUTE, DEPENDENT
     )
     b_logits = b_acc / tl.sqrt(b_squares / K + eps)[:, None]  # [TOKENS_P, BLOCK_R]
-    o_token = tl.arange(0, TOKENS_P)
-    m_token = o_token < TOKENS
     p_out = p_logits + o_token.to(tl.int64)[:, None] * vocab + o_rows[None, :]
     tl.store(p_out, b_logits, mask=m_token[:, None] & m_rows[None, :])
     b_logits = tl.where(m_rows[None, :], b_logits, float("-inf"))
     b_max = tl.max(b_logits, axis=1)
     b_below = b_logits - b_max[:, None]
-    b_slot = tl.load(p_slots + o_token, mask=m_token, other=0)
-    b_temperature = tl.maximum(tl.load(p_temperature + b_slot), 1e-30)
     o_stat = i_block * TOKENS + o_token
     tl.store(p_max + o_stat, b_max, mask=m_token)
     tl.store(p_sum + o_stat, tl.sum(tl.exp(b_below), axis=1), mask=m_token)

@@ -33,13 +33,14 @@ class DenseTiles:
     rows: int
     rows_many: int
     out_rows: int  # of the out projection: its blocks are also the router's partial sums
+    out_rows_many: int
     vocab_rows: int
     vocab_rows_many: int
-    inputs: int = 512  # per iteration, for one sequence
+    inputs: int = 1024  # per iteration, for one sequence
 
     def one(self, rows: int) -> dict[str, int]:
         """Multiply-adds: every thread keeps several 16-byte loads in flight."""
-        return {"BLOCK_R": rows, "BLOCK_K": self.inputs, "num_warps": 4 if rows <= 8 else 8}
+        return {"BLOCK_R": rows, "BLOCK_K": self.inputs, "num_warps": 4}
 
     @staticmethod
     def many(rows: int) -> dict[str, int]:
@@ -48,8 +49,8 @@ class DenseTiles:
 
 
 # On a GPU many small programs fill the card; interpreted, each program costs milliseconds whatever its size.
-GPU_TILES = DenseTiles(rows=8, rows_many=32, out_rows=16, vocab_rows=16, vocab_rows_many=64)
-INTERPRETER_TILES = DenseTiles(512, 512, out_rows=64, vocab_rows=128, vocab_rows_many=128, inputs=128)
+GPU_TILES = DenseTiles(rows=8, rows_many=32, out_rows=8, out_rows_many=16, vocab_rows=16, vocab_rows_many=64)
+INTERPRETER_TILES = DenseTiles(512, 512, 64, 64, vocab_rows=128, vocab_rows_many=128, inputs=128)
 
 
 @dataclass(frozen=True)

@@ -40,15 +40,18 @@ class TensorSource(Protocol):
 
 @dataclass(frozen=True)
 class LayerWeights:
-    """One layer. Dense tensors are in the activation type; router is [hidden, experts padded], see linear.py."""
+    """One layer. Dense tensors are in the activation type, gains of norms in fp32: in BF16 a step of a kernel's loop
+    would read 2 bytes per thread of them, and copies into its pipeline begin at 4. router is [hidden, experts padded],
+    see linear.py.
+    """
 
-    attention_norm: torch.Tensor  # [hidden]
+    attention_norm: torch.Tensor  # [hidden] fp32
     qkv: torch.Tensor  # [(q + 2·kv heads)·head, hidden]
     qkv_bias: torch.Tensor
     sinks: torch.Tensor  # [q heads]
     out: torch.Tensor  # [hidden, q heads · head]
     out_bias: torch.Tensor
-    mlp_norm: torch.Tensor
+    mlp_norm: torch.Tensor  # [hidden] fp32
     router: torch.Tensor
     router_bias: torch.Tensor  # [experts]
     mlp1: PackedExperts
@@ -63,7 +66,7 @@ class ModelWeights:
 
     embedding: torch.Tensor  # [vocab, hidden]
     layers: list[LayerWeights]
-    norm: torch.Tensor
+    norm: torch.Tensor  # [hidden] fp32
     unembedding: torch.Tensor  # [vocab, hidden]
 
 
@@ -76,10 +79,11 @@ def weight_bytes(config: ModelConfig, dtype: torch.dtype) -> int:
     """Bytes of `ModelWeights` on the card."""
     width = dtype.itemsize
     hidden, inter, experts = config.hidden_size, config.intermediate_size, config.num_experts
-    dense = config.qkv_rows * (hidden + 1) + hidden * (config.num_attention_heads * config.head_dim + 3)
+    dense = config.qkv_rows * (hidden + 1) + hidden * (config.num_attention_heads * config.head_dim + 1)
     dense += hidden * padded_experts(experts) + experts * (2 * inter + hidden + 1) + config.num_attention_heads
     packed = experts * (_packed_bytes(2 * inter, hidden) + _packed_bytes(hidden, inter))
-    return config.num_hidden_layers * (dense * width + packed) + (2 * config.vocab_size + 1) * hidden * width
+    gains = (2 * config.num_hidden_layers + 1) * hidden * 4
+    return config.num_hidden_layers * (dense * width + packed) + 2 * config.vocab_size * hidden * width + gains
 
 
 def _packed_bytes(rows: int, k: int) -> int:
@@ -103,7 +107,7 @@ def load_weights(source: TensorSource, device: torch.device, dtype: torch.dtype,
         return ModelWeights(
             embedding=loader.dense("embedding.weight"),
             layers=[loader.layer(number) for number in range(config.num_hidden_layers)],
-            norm=loader.dense("norm.scale"),
+            norm=loader.gain("norm.scale"),
             unembedding=loader.dense("unembedding.weight"),
         )
 
@@ -174,7 +178,13 @@ class _Loader:
         self.on_bytes: Callable[[int], object] = lambda count: None
 
     def dense(self, name: str) -> torch.Tensor:
-        tensor = self._staging.to_device(self._source.read(name)).to(self._dtype)
+        return self._read(name, self._dtype)
+
+    def gain(self, name: str) -> torch.Tensor:
+        return self._read(name, torch.float32)
+
+    def _read(self, name: str, dtype: torch.dtype) -> torch.Tensor:
+        tensor = self._staging.to_device(self._source.read(name)).to(dtype)
         self.on_bytes(tensor.nbytes)
         return tensor
 
@@ -183,13 +193,13 @@ class _Loader:
         router = self.dense(f"{prefix}.mlp.gate.weight")  # [experts, hidden]
         padding = padded_experts(config.num_experts) - config.num_experts
         return LayerWeights(
-            attention_norm=self.dense(f"{prefix}.attn.norm.scale"),
+            attention_norm=self.gain(f"{prefix}.attn.norm.scale"),
             qkv=self.dense(f"{prefix}.attn.qkv.weight"),
             qkv_bias=self.dense(f"{prefix}.attn.qkv.bias"),
             sinks=self.dense(f"{prefix}.attn.sinks"),
             out=self.dense(f"{prefix}.attn.out.weight"),
             out_bias=self.dense(f"{prefix}.attn.out.bias"),
-            mlp_norm=self.dense(f"{prefix}.mlp.norm.scale"),
+            mlp_norm=self.gain(f"{prefix}.mlp.norm.scale"),
             router=torch.nn.functional.pad(router.t(), (0, padding)).contiguous(),
             router_bias=self.dense(f"{prefix}.mlp.gate.bias"),
             mlp1=self._experts(f"{prefix}.mlp.mlp1_weight", 2 * config.intermediate_size, config.hidden_size),

@@ -89,16 +89,16 @@ class RandomModel:
         router[:, :experts] = torch.randn(hidden, experts, generator=generator)
         heads = config.num_attention_heads
         self.layer = LayerWeights(
-            attention_norm=self.normal(hidden), qkv=self.normal(config.qkv_rows, hidden),
+            attention_norm=self.normal(hidden).float(), qkv=self.normal(config.qkv_rows, hidden),
             qkv_bias=self.normal(config.qkv_rows), sinks=self.normal(heads),
             out=self.normal(hidden, heads * config.head_dim), out_bias=self.normal(hidden),
-            mlp_norm=self.normal(hidden),
+            mlp_norm=self.normal(hidden).float(),
             router=router.to(device, dtype), router_bias=self.normal(experts),
             mlp1=self.mlp1.packed, mlp1_bias=self.normal(experts, 2 * config.intermediate_size),
             mlp2=self.mlp2.packed, mlp2_bias=self.normal(experts, hidden),
         )  # fmt: skip
         self.weights = ModelWeights(
-            embedding=self.normal(config.vocab_size, hidden), layers=[self.layer], norm=self.normal(hidden),
+            embedding=self.normal(config.vocab_size, hidden), layers=[self.layer], norm=self.normal(hidden).float(),
             unembedding=self.normal(config.vocab_size, hidden),
         )  # fmt: skip
 

@@ -111,6 +111,7 @@ def given_routing(model, step, ids):
         pairs = (ids.flatten() == expert).nonzero().flatten().tolist()
         items += [(expert, pairs[first : first + step.columns]) for first in range(0, len(pairs), step.columns)]
     step.item_count.fill_(len(items))
+    step.items.fill_(-1)
     step.item_pairs.fill_(-1)
     for number, (expert, pairs) in enumerate(items):
         step.items[number] = expert
