@@ -50,6 +50,8 @@ PROCESSORS = {"sm_80": 108, "sm_89": 128, "sm_90": 132, "sm_100": 148, "sm_120":
 SHARED_LIMIT = {"gfx942": 64 * 1024}
 NVIDIA_SHARED_LIMIT = 99 * 1024
 MOST_PER_WEIGHT = 3.0
+# What an epilogue loads after the products costs a whole wait for memory. One is left: a counter that lies in L2.
+MOST_LATE_LOADS = 1
 DECODE_EXPERTS = ("gate_up_kernel", "down_kernel")
 EXPERTS = (*DECODE_EXPERTS, "grouped_gate_up_kernel", "grouped_down_kernel")
 # One size for each way that the grouped products are cut (grouped.Tiling.for_pairs).
@@ -78,6 +80,7 @@ class Compiled:
     per_weight: float | None = None  # instructions of the whole decode kernel per MXFP4 weight that a lane decodes
     parked_scalars: int | None = None  # AMD: scalar registers kept in lanes of vector registers
     main_per_weight: float | None = None  # the same between the first weight load and the last matrix product
+    late_loads: int | None = None  # of those kernels: global loads between the last matrix product and the first store
 
 
 class OfflineDriver:
@@ -165,18 +168,21 @@ def examine(target: str, model: str, name: str, kernel: Any, batch: int | None) 
     opcodes = _INSTRUCTION.findall(disassemble(kernel.asm["cubin"]))
     code = [opcode for opcode in opcodes if opcode != "NOP"]
     weight_loads = sum(".128" in opcode and ".NA" in opcode for opcode in code)
-    per_weight = main = None
+    per_weight = main = late = None
     if weight_loads:
         first = next(i for i, opcode in enumerate(code) if ".128" in opcode and ".NA" in opcode)
         last = max(i for i, opcode in enumerate(code) if opcode.startswith("HMMA"))
         # A 16-byte load is 32 weights; the loop is unrolled, so static counts are what one lane executes.
         per_weight = round(len(code) / (32 * weight_loads), 2)
         main = round((last - first + 1) / (32 * weight_loads), 2)
+        store = next(i for i in range(last, len(code)) if code[i].startswith("STG"))
+        late = sum(opcode.startswith("LDG") for opcode in code[last:store])
     return Compiled(
         target, model, name, batch, shared, instructions=len(code),
         spills=sum(opcode.startswith(("LDL", "STL")) for opcode in code),
         wide_loads=sum(opcode.startswith("LDG") and ".128" in opcode for opcode in code),
         dependent_launch="ACQBULK" in code, weight_loads=weight_loads, per_weight=per_weight, main_per_weight=main,
+        late_loads=late,
     )  # fmt: skip
 
 
@@ -195,6 +201,8 @@ def broken_promises(row: Compiled) -> list[str]:
             found.append("does not load MXFP4 words past L1")
         elif row.per_weight is None or row.per_weight > MOST_PER_WEIGHT:
             found.append(f"takes {row.per_weight} instructions per MXFP4 weight, more than {MOST_PER_WEIGHT}")
+        elif row.late_loads is None or row.late_loads > MOST_LATE_LOADS:
+            found.append(f"waits for {row.late_loads} loads after its products, more than {MOST_LATE_LOADS}")
     if row.batch and row.dependent_launch != variant_for(row.target).dependent_launch:
         found.append("waits for the kernel before it where it should not, or does not where it should")
     where = "prefill" if row.batch is None else f"batch {row.batch}"
@@ -213,14 +221,14 @@ def disassemble(cubin: bytes) -> str:
 def table(rows: list[Compiled]) -> str:
     """The rows as text."""
     lines = [
-        f"{'target':8}{'model':6}{'kernel':28}{'batch':>6}{'instr':>7}{'spills':>7}{'LDG.128':>8}{'smem':>8}{'i/weight':>9}{'main':>6}"
+        f"{'target':8}{'model':6}{'kernel':28}{'batch':>6}{'instr':>7}{'spills':>7}{'LDG.128':>8}{'smem':>8}{'i/weight':>9}{'main':>6}{'late':>6}"
     ]
     for row in rows:
         cells = ["-" if value is None else str(value) for value in (
             row.batch, row.instructions, row.spills, row.wide_loads, row.shared_bytes, row.per_weight,
-            row.main_per_weight,
+            row.main_per_weight, row.late_loads,
         )]  # fmt: skip
-        widths = (6, 7, 7, 8, 8, 9, 6)
+        widths = (6, 7, 7, 8, 8, 9, 6, 6)
         lines.append(
             f"{row.target:8}{row.model:6}{row.kernel:28}"
             + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))

@@ -58,7 +58,7 @@ def attend_keys(
     HEAD: tl.constexpr, HEAD_P: tl.constexpr, WINDOW: tl.constexpr, MASKED: tl.constexpr, BLOCK_N: tl.constexpr,
     COMPUTE: tl.constexpr,
 ):  # fmt: skip
-    """The running softmax over keys begin … end - 1: (b_max, b_sum, b_acc) after them, as in `prefill_attention_kernel`.
+    """The running softmax of `prefill_attention_kernel` over keys begin … end - 1: (b_max, b_sum, b_acc) after them.
 
     MASKED compares positions; without it every query sees every key, and end - begin is a multiple of BLOCK_N.
     """

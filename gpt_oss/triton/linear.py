@@ -106,11 +106,11 @@ def out_kernel(
     m_x = m_token[:, None] & m_rows[None, :]
     p_x_block = p_x + o_token[:, None] * HIDDEN + o_rows[None, :]
     o_expert = tl.arange(0, EXPERTS_P)
-    # What follows the product is on its way while it is made. The kernel before this one does not write x.
+    # What follows the product is on its way while it is made; x too, which the kernel before this one does not write.
     b_bias = load_fp32(p_bias + o_rows, m_rows)
     b_gain = load_fp32(p_gain + o_rows, m_rows)
     b_router = load_fp32(p_router + o_rows[:, None] * EXPERTS_P + o_expert[None, :], m_rows[:, None])
-    b_residual = load_fp32(p_x_block, m_x)
+    b_residual = tl.load(p_x_block, mask=m_x, other=0.0, cache_modifier=".cg").to(tl.float32)
     b_acc, _ = row_products(
         p_attention, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, False, COMPUTE, DEPENDENT
     )

@@ -83,8 +83,9 @@ def swiglu(b_gate, b_linear, LIMIT: tl.constexpr):
 def wait_for_previous(DEPENDENT: tl.constexpr):
     """With dependent launch: what follows may read what earlier kernels wrote, and overwrite what they read.
 
-    A kernel so launched starts while the one before it still runs; before this line it may only read weights. The
-    next kernel may start from here on, not earlier, so no more than two overlap and every wait covers all before it.
+    A kernel so launched starts while the one before it still runs; before this line it may read what that one does not
+    write: weights, and with ".cg", past L1, what is older. The next kernel may start from here on, not earlier, so no
+    more than two overlap and every wait covers all before it.
     """
     if DEPENDENT:
         tl.extra.cuda.gdc_wait()

@@ -32,8 +32,8 @@ def unembed_kernel(
     o_token = tl.arange(0, TOKENS_P)
     m_token = o_token < TOKENS
     # No kernel of a step writes slots or temperatures, so these need not wait for the one before.
-    b_slot = tl.load(p_slots + o_token, mask=m_token, other=0)
-    b_temperature = tl.maximum(tl.load(p_temperature + b_slot), 1e-30)
+    b_slot = tl.load(p_slots + o_token, mask=m_token, other=0, cache_modifier=".cg")
+    b_temperature = tl.maximum(tl.load(p_temperature + b_slot, cache_modifier=".cg"), 1e-30)
     b_acc, b_squares = row_products(
         p_x, p_gain, p_weight, o_rows, m_rows, TOKENS, TOKENS_P, K, BLOCK_R, BLOCK_K, True, COMPUTE, DEPENDENT
     )
