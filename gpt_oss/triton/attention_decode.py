@@ -52,9 +52,10 @@ def decode_attention_kernel(
     i_sequence = tl.program_id(0)
     i_head = tl.program_id(1)
     i_split = tl.program_id(2)
+    # Of the step before this one; only the projection is waited for.
+    slot = tl.load(p_slots + i_sequence, cache_modifier=".cg")
+    position = tl.load(p_lengths + slot, cache_modifier=".cg")
     wait_for_previous(DEPENDENT)
-    slot = tl.load(p_slots + i_sequence)
-    position = tl.load(p_lengths + slot)
     first = 0
     if WINDOW > 0:
         first = tl.maximum(position - WINDOW + 1, 0)

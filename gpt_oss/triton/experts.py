@@ -79,11 +79,14 @@ def mma_step(b_words, b_scales, p_inputs, b_acc):
 
 
 @triton.jit
-def mma_products(p_words, p_scales, p_lane_inputs, STEPS: tl.constexpr, WARPS: tl.constexpr, AHEAD: tl.constexpr):
+def mma_products(
+    p_words, p_scales, p_lane_inputs, STEPS: tl.constexpr, WARPS: tl.constexpr, AHEAD: tl.constexpr, WAIT: tl.constexpr
+):  # fmt: skip
     """[8 (column), 8 (g), 2 (r)] fp32, as `portable_products`, times 2^-14 (tensor_core.OUTPUT_SCALE).
 
     p_lane_inputs [threads] is the input row of each lane's column, g = lane // 4. Weights are requested AHEAD steps
-    before their use: AHEAD · 512 bytes in flight per warp. Thread i of the program is element i of every block: what a
+    before their use: AHEAD · 512 bytes in flight per warp, with WAIT before the kernel that writes the inputs has
+    ended. Thread i of the program is element i of every block: what a
     1-D block of `threads` elements means in Triton, and what the tests assert once compiled.
     """
     ROUNDS: tl.constexpr = (STEPS + WARPS - 1) // WARPS
@@ -107,6 +110,8 @@ def mma_products(p_words, p_scales, p_lane_inputs, STEPS: tl.constexpr, WARPS: t
         elif i == ROUNDS - 1:
             b_words = b_words + (load_16_bytes(p_words + (i * WARPS - o_idle) * 128, LOAD_WORDS),)
             b_scales = b_scales + (tl.load(p_scales + (i * WARPS - o_idle) * 8),)
+        if i == AHEAD:
+            wait_for_previous(WAIT)
         if i >= AHEAD:
             if i - AHEAD < ROUNDS - 1 or STEPS % WARPS == 0:
                 b_acc = mma_step(b_words[i - AHEAD], b_scales[i - AHEAD], p_inputs + (i - AHEAD) * WARPS * 64, b_acc)
@@ -129,17 +134,22 @@ def mma_products(p_words, p_scales, p_lane_inputs, STEPS: tl.constexpr, WARPS: t
 def tile_products(
     p_words, p_scales, p_inputs, p_pairs, i_expert, i_tile, TILES, input_width, pair_divisor,
     STEPS: tl.constexpr, COLUMNS: tl.constexpr, VARIANT: tl.constexpr, WARPS: tl.constexpr, AHEAD: tl.constexpr,
+    WAIT: tl.constexpr,
 ):  # fmt: skip
-    """[COLUMNS, 8 (g), 2 (r)]: one tile of an expert times the input rows pair // pair_divisor of an item's pairs."""
+    """[COLUMNS, 8 (g), 2 (r)]: one tile of an expert times the input rows pair // pair_divisor of an item's pairs.
+
+    With WAIT the inputs are those of the kernel before this one.
+    """
     o_tile = i_expert.to(tl.int64) * TILES + i_tile
     p_words += o_tile * (STEPS * 128)
     if VARIANT == "mma":
         o_lane = tl.arange(0, 32 * WARPS) % 32
         # Unused columns (-1) multiply row 0: columns do not mix, and nobody reads theirs.
-        b_row = tl.maximum(tl.load(p_pairs + o_lane // 4), 0) // pair_divisor
+        b_row = tl.maximum(tl.load(p_pairs + o_lane // 4, cache_modifier=".cg"), 0) // pair_divisor
         p_scales = p_scales.to(tl.pointer_type(tl.int32), bitcast=True) + o_tile * (STEPS * 8)
-        b_acc = mma_products(p_words, p_scales, p_inputs + b_row * input_width, STEPS, WARPS, AHEAD)
+        b_acc = mma_products(p_words, p_scales, p_inputs + b_row * input_width, STEPS, WARPS, AHEAD, WAIT)
     else:
+        wait_for_previous(WAIT)
         b_pair = tl.load(p_pairs + tl.arange(0, COLUMNS))
         p_rows = p_inputs + (tl.maximum(b_pair, 0) // pair_divisor) * input_width
         b_acc = portable_products(p_words, p_scales + o_tile * (STEPS * 32), p_rows, b_pair >= 0, STEPS, COLUMNS, AHEAD)
@@ -171,7 +181,7 @@ def gate_up_kernel(
         b_weight = tl.load(p_weights + b_pair, mask=b_pair >= 0, other=0.0)
         b_acc = tile_products(
             p_words, p_scales, p_normed, p_pairs, i_expert, i_tile, TILES, NORMED_WIDTH, TOPK,
-            STEPS, COLUMNS, VARIANT, WARPS, AHEAD,
+            STEPS, COLUMNS, VARIANT, WARPS, AHEAD, False,
         )  # fmt: skip
         b_gate, b_linear = tl.split(b_acc * output_scale)  # [COLUMNS, 8]
         b_gate += b_gate_bias[None, :]
@@ -196,20 +206,20 @@ def down_kernel(
     """
     i_tile = tl.program_id(0)
     i_item = tl.program_id(1)
-    wait_for_previous(DEPENDENT)
-    i_expert = tl.load(p_items + i_item)
+    # The router ran two kernels ago: only the hidden values are waited for.
+    i_expert = tl.load(p_items + i_item, cache_modifier=".cg")
     if i_expert >= 0:
         p_pairs = p_item_pairs + i_item * COLUMNS
-        b_pair = tl.load(p_pairs + tl.arange(0, COLUMNS))
+        b_pair = tl.load(p_pairs + tl.arange(0, COLUMNS), cache_modifier=".cg")
         # What the epilogue needs is on its way while the products are made.
-        item_count = tl.load(p_item_count)
+        item_count = tl.load(p_item_count, cache_modifier=".cg")
         o_row = i_tile * 16 + tl.arange(0, 16)
         m_row = o_row < HIDDEN
         b_bias = load_fp32(p_bias + i_expert * HIDDEN + o_row, m_row)
-        b_weight = tl.load(p_weights + b_pair, mask=b_pair >= 0, other=0.0)
+        b_weight = tl.load(p_weights + b_pair, mask=b_pair >= 0, other=0.0, cache_modifier=".cg")
         b_acc = tile_products(
             p_words, p_scales, p_hidden, p_pairs, i_expert, i_tile, TILES, HIDDEN_WIDTH, 1,
-            STEPS, COLUMNS, VARIANT, WARPS, AHEAD,
+            STEPS, COLUMNS, VARIANT, WARPS, AHEAD, DEPENDENT,
         )  # fmt: skip
         b_acc = tl.reshape(tl.permute(b_acc, (0, 2, 1)), (COLUMNS, 16)) * output_scale  # row slot = 8·r + g
         b_acc += b_weight[:, None] * b_bias[None, :]
