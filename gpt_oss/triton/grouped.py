@@ -67,10 +67,14 @@ def decode_tiles(
     m_words = (o_tile < TILES)[:, None] & (step + o_word // 128 < STEPS)[None, :]
     b_words = tl.load(p_words + o_tile[:, None] * (STEPS * 128) + step * 128 + o_word[None, :], mask=m_words, other=0)
     b_words = tl.reshape(b_words.to(tl.uint32, bitcast=True), (COUNT, STEPS_AT_ONCE, 8, 4, 2, 2))
-    o_scale = tl.arange(0, 32 * STEPS_AT_ONCE)
-    m_scales = (o_tile < TILES)[:, None] & (step + o_scale // 32 < STEPS)[None, :]
-    b_scales = tl.load(p_scales + o_tile[:, None] * (STEPS * 32) + step * 32 + o_scale[None, :], mask=m_scales, other=0)
-    b_scale = tl.reshape(scale_value(b_scales), (COUNT, STEPS_AT_ONCE, 8, 1, 2, 2))
+    # The four scale bytes of a row group as one word: a pipeline copies no less than 4 bytes per thread.
+    p_scales = p_scales.to(tl.pointer_type(tl.int32), bitcast=True) + o_tile[:, None] * (STEPS * 8) + step * 8
+    o_scale = tl.arange(0, 8 * STEPS_AT_ONCE)
+    m_scales = (o_tile < TILES)[:, None] & (step + o_scale // 8 < STEPS)[None, :]
+    b_scales = tl.load(p_scales + o_scale[None, :], mask=m_scales, other=0).to(tl.uint32, bitcast=True)
+    b_scales = tl.reshape(b_scales, (COUNT, STEPS_AT_ONCE, 8, 1, 1, 1))
+    o_byte = tl.reshape(tl.arange(0, 4), (1, 1, 1, 1, 2, 2))  # b, r
+    b_scale = scale_value((b_scales >> (8 * o_byte)) & 0xFF)
     b_01 = tl.join(_pair_values(b_words, b_scale, 0), _pair_values(b_words, b_scale, 1))
     b_23 = tl.join(_pair_values(b_words, b_scale, 2), _pair_values(b_words, b_scale, 3))
     b_all = tl.join(b_01, b_23)  # tile, step, g, t, b, r, half, low and high bit of the pair
