@@ -57,6 +57,11 @@ EXPERTS = (*DECODE_EXPERTS, "grouped_gate_up_kernel", "grouped_down_kernel")
 # One size for each way that the grouped products are cut (grouped.Tiling.for_pairs).
 PREFILL_TOKENS = (2048, 512, 64)
 _INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.M)
+# A label, or an instruction and what it branches to.
+_STATEMENT = re.compile(
+    r"^(?P<label>\.L_x_\d+):|^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][\w.]*)[^\n]*?(?P<to>\.L_x_\d+)?[^\n.]*$",
+    re.M,
+)
 _AMD_INSTRUCTION = re.compile(r"^\t([a-z]+_\w+)", re.M)
 _AMD_SPILLS = re.compile(r"^\s+\.vgpr_spill_count: +(\d+)", re.M)
 # AMD parks scalar registers it is short of in lanes of a vector register: moves, no access to memory.
@@ -81,6 +86,7 @@ class Compiled:
     parked_scalars: int | None = None  # AMD: scalar registers kept in lanes of vector registers
     main_per_weight: float | None = None  # the same between the first weight load and the last matrix product
     late_loads: int | None = None  # of those kernels: global loads between the last matrix product and the first store
+    loop_loads: int | None = None  # loads into registers in the shortest loop with a matrix product; None without one
 
 
 class OfflineDriver:
@@ -165,7 +171,8 @@ def examine(target: str, model: str, name: str, kernel: Any, batch: int | None) 
             parked_scalars=sum(map(int, _AMD_PARKED.findall(text))),
             wide_loads=sum(opcode.endswith("load_dwordx4") for opcode in code),
         )  # fmt: skip
-    opcodes = _INSTRUCTION.findall(disassemble(kernel.asm["cubin"]))
+    text = disassemble(kernel.asm["cubin"])
+    opcodes = _INSTRUCTION.findall(text)
     code = [opcode for opcode in opcodes if opcode != "NOP"]
     weight_loads = sum(".128" in opcode and ".NA" in opcode for opcode in code)
     per_weight = main = late = None
@@ -182,8 +189,29 @@ def examine(target: str, model: str, name: str, kernel: Any, batch: int | None) 
         spills=sum(opcode.startswith(("LDL", "STL")) for opcode in code),
         wide_loads=sum(opcode.startswith("LDG") and ".128" in opcode for opcode in code),
         dependent_launch="ACQBULK" in code, weight_loads=weight_loads, per_weight=per_weight, main_per_weight=main,
-        late_loads=late,
+        late_loads=late, loop_loads=loop_loads(text),
     )  # fmt: skip
+
+
+def loop_loads(text: str) -> int | None:
+    """Global loads into registers in a disassembly's shortest loop with a matrix product; None without such a loop.
+
+    Each makes every round wait for memory: what a loop reads has to come through its pipeline of copies (LDGSTS).
+    """
+    code: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[list[str]] = []
+    for statement in _STATEMENT.finditer(text):
+        if label := statement["label"]:
+            labels[label] = len(code)
+            continue
+        code.append(statement["opcode"])
+        if statement["opcode"].startswith("BRA") and statement["to"] in labels:
+            loops.append(code[labels[statement["to"]] :])
+    products = [loop for loop in loops if any("MMA" in opcode for opcode in loop)]
+    if not products:
+        return None
+    return sum(opcode.startswith("LDG.") for opcode in min(products, key=len))
 
 
 def broken_promises(row: Compiled) -> list[str]:
@@ -203,6 +231,8 @@ def broken_promises(row: Compiled) -> list[str]:
             found.append(f"takes {row.per_weight} instructions per MXFP4 weight, more than {MOST_PER_WEIGHT}")
         elif row.late_loads is None or row.late_loads > MOST_LATE_LOADS:
             found.append(f"waits for {row.late_loads} loads after its products, more than {MOST_LATE_LOADS}")
+    if row.loop_loads:
+        found.append(f"waits for {row.loop_loads} loads in every round of its loop")
     if row.batch and row.dependent_launch != variant_for(row.target).dependent_launch:
         found.append("waits for the kernel before it where it should not, or does not where it should")
     where = "prefill" if row.batch is None else f"batch {row.batch}"
@@ -221,14 +251,14 @@ def disassemble(cubin: bytes) -> str:
 def table(rows: list[Compiled]) -> str:
     """The rows as text."""
     lines = [
-        f"{'target':8}{'model':6}{'kernel':28}{'batch':>6}{'instr':>7}{'spills':>7}{'LDG.128':>8}{'smem':>8}{'i/weight':>9}{'main':>6}{'late':>6}"
+        f"{'target':8}{'model':6}{'kernel':28}{'batch':>6}{'instr':>7}{'spills':>7}{'LDG.128':>8}{'smem':>8}{'i/weight':>9}{'main':>6}{'late':>6}{'loop':>6}"
     ]
     for row in rows:
         cells = ["-" if value is None else str(value) for value in (
             row.batch, row.instructions, row.spills, row.wide_loads, row.shared_bytes, row.per_weight,
-            row.main_per_weight, row.late_loads,
+            row.main_per_weight, row.late_loads, row.loop_loads,
         )]  # fmt: skip
-        widths = (6, 7, 7, 8, 8, 9, 6, 6)
+        widths = (6, 7, 7, 8, 8, 9, 6, 6, 6)
         lines.append(
             f"{row.target:8}{row.model:6}{row.kernel:28}"
             + "".join(f"{c:>{w}}" for c, w in zip(cells, widths, strict=True))

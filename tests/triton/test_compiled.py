@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.gpu.compiled import loop_loads
 from gpt_oss.triton.graphs import BUCKETS
 
 ROOT = Path(__file__).parents[2]
@@ -31,6 +32,18 @@ def check(kernels):
         if kernel["kernel"] in ("gate_up_kernel", "down_kernel") and kernel["target"].startswith("sm_"):
             assert kernel["weight_loads"], f"{where} does not load 16 bytes at a time"
             assert kernel["per_weight"] <= 3.0, f"{where} takes {kernel['per_weight']} instructions per weight"
+
+
+def disassembly(*loop):
+    lines = ["LDG.E.128 R4, desc[UR4][R2.64] ;", ".L_x_0:", *loop, "@!P0 BRA `(.L_x_0) ;", "STG.E R4 ;", "EXIT ;"]
+    return "\n".join(line if line.endswith(":") else f"        /*{16 * n:04x}*/  {line}" for n, line in enumerate(lines))
+
+
+def test_loads_that_every_round_waits_for_are_counted():
+    product, copy = "HMMA.16816.F32.BF16 R8, R4, R6, R8 ;", "LDGSTS.E.BYPASS.128 [R9], desc[UR4][R2.64] ;"
+    assert loop_loads(disassembly(copy, product)) == 0
+    assert loop_loads(disassembly(copy, "@P1 LDG.E.U8 R5, desc[UR4][R2.64] ;", product)) == 1
+    assert loop_loads(disassembly(copy)) is None
 
 
 def test_the_decode_step_for_hopper(tmp_path):
