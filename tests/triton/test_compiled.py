@@ -36,7 +36,9 @@ def check(kernels):
 
 def disassembly(*loop):
     lines = ["LDG.E.128 R4, desc[UR4][R2.64] ;", ".L_x_0:", *loop, "@!P0 BRA `(.L_x_0) ;", "STG.E R4 ;", "EXIT ;"]
-    return "\n".join(line if line.endswith(":") else f"        /*{16 * n:04x}*/  {line}" for n, line in enumerate(lines))
+    return "\n".join(
+        line if line.endswith(":") else f"        /*{16 * n:04x}*/  {line}" for n, line in enumerate(lines)
+    )
 
 
 def test_loads_that_every_round_waits_for_are_counted():
