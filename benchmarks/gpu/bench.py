@@ -15,6 +15,7 @@ Every measurement is written to FILE when it is made, so a stage that is cut off
 import argparse
 import gc
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -34,6 +35,7 @@ from gpt_oss.config import ModelConfig
 from gpt_oss.token_generator import EngineTokenGenerator
 from gpt_oss.triton import grouped
 from gpt_oss.triton.backend import TritonBackend
+from gpt_oss.triton.decode import DecodeStep
 from gpt_oss.triton.model import CHUNK, Transformer
 from gpt_oss.triton.variants import Variant, choose_variant
 from gpt_oss.triton.weights import ModelWeights, load_weights
@@ -95,7 +97,8 @@ def kernels() -> Result:
     yield from _prefill_attention(Transformer(config, weights, variant, slots=1, context_length=131072))
 
 
-def _ready_step(model: Transformer, batch: int) -> Any:
+def ready_step(model: Transformer, batch: int) -> DecodeStep:
+    """A step that ran once, on random tokens: its kernels are compiled, its work items are there."""
     step = model.steps.step(batch)
     step.slots.copy_(torch.arange(batch))
     step.active.fill_(batch)
@@ -105,12 +108,12 @@ def _ready_step(model: Transformer, batch: int) -> Any:
 
 
 def _whole_step(model: Transformer, batch: int) -> dict[str, float]:
-    step = _ready_step(model, batch)
+    step = ready_step(model, batch)
     return milliseconds(graph_of(step.run), 50)
 
 
 def _decode_stages(model: Transformer, batch: int, bound: float) -> Result:
-    weights, step = model.weights, _ready_step(model, batch)
+    weights, step = model.weights, ready_step(model, batch)
     experts, count = int(step.item_count), len(weights.layers)
     first = weights.layers[0]
     sizes = {"qkv": first.qkv.nbytes, "out": first.out.nbytes}
@@ -132,7 +135,7 @@ def _decode_stages(model: Transformer, batch: int, bound: float) -> Result:
     both = rated(lambda: [(step.gate_up(layer), step.down(layer)) for layer in weights.layers], pair)
     yield f"experts batch {batch}", both | {"items": experts}
     yield f"unembed batch {batch}", rated(step.unembed, weights.unembedding.nbytes)
-    _fill_cache(model)
+    fill_cache(model)
     # Every full layer's own keys: one layer's would stay in L2 (short ones do so in any case).
     full = [
         (layer, cache) for number, (layer, cache) in enumerate(zip(weights.layers, model.cache.layers, strict=True))
@@ -146,7 +149,7 @@ def _decode_stages(model: Transformer, batch: int, bound: float) -> Result:
     model.cache.device_lengths.zero_()
 
 
-def _fill_cache(model: Transformer) -> None:
+def fill_cache(model: Transformer) -> None:
     """Random keys and values: zeros would be cheaper to move."""
     for layer in model.cache.layers:
         layer.keys.normal_()
@@ -178,7 +181,7 @@ def _prefill_attention(model: Transformer) -> Result:
     from gpt_oss.triton.attention_prefill import attend
 
     config, layer = model.config, model.weights.layers[0]
-    _fill_cache(model)
+    fill_cache(model)
     qkv = torch.randn(2048, config.qkv_rows, device=CUDA).bfloat16()
     for window, cache in ((config.sliding_window, model.cache.layers[0]), (0, model.cache.layers[1])):
         for start in (0, 8192, 100_000):
@@ -265,7 +268,7 @@ def _prompt(backend: TritonBackend, prompt: int, bound: float) -> dict[str, floa
 
 def _decode_at(model: Transformer, batch: int, context: int, bound: float) -> dict[str, float]:
     """The graph alone, `context` tokens into each sequence; the cached keys and values are random."""
-    _fill_cache(model)
+    fill_cache(model)
     model.cache.device_lengths.fill_(context)
     step = model.steps.run(range(batch), [1] * batch)
     found = milliseconds(lambda: model.steps.again(step), 50)
@@ -323,9 +326,11 @@ STAGES: dict[str, Callable[[], Result]] = {
 
 def record(stage: str) -> dict[str, Any]:
     """Who measured what: git revision, card, driver, clocks, versions."""
+    # A machine that was only lent has a copy of the files: who copies them knows the revision.
+    revision = os.environ.get("GIT_REVISION") or _output(["git", "rev-parse", "HEAD"])
     query = ["nvidia-smi", "--query-gpu=driver_version,clocks.sm,clocks.mem,power.limit", "--format=csv,noheader"]
     return {
-        "stage": stage, "git": _output(["git", "rev-parse", "HEAD"]), "device": torch.cuda.get_device_name(CUDA),
+        "stage": stage, "git": revision, "device": torch.cuda.get_device_name(CUDA),
         "driver_clocks_power": _output(query),
         "torch": torch.__version__, "triton": triton.__version__, "seed": 0,
         "date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
