@@ -14,8 +14,9 @@ import triton.language as tl
 
 from gpt_oss.triton.numerics import dot, last_to_arrive, load_fp32, round_to, wait_for_previous
 
-MIN_SPLIT_KEYS = tl.constexpr(256)  # below this a second split costs more than it saves
-MOST_AT_ONCE = tl.constexpr(4)  # splits that the combining program holds: 16 of them would not fit its registers
+MIN_SPLIT_KEYS = tl.constexpr(256)  # below this a second split costs more than it saves,
+MANY_SPLIT_KEYS = tl.constexpr(512)  # and below this more than half of all splits
+MOST_AT_ONCE = tl.constexpr(8)  # splits that the combining program holds: 32 of them would not fit its registers
 
 
 @triton.jit
@@ -60,7 +61,8 @@ def decode_attention_kernel(
     if WINDOW > 0:
         first = tl.maximum(position - WINDOW + 1, 0)
     count = position + 1 - first
-    wanted = tl.minimum((count + MIN_SPLIT_KEYS - 1) // MIN_SPLIT_KEYS, SPLITS)
+    few = tl.minimum((count + MIN_SPLIT_KEYS - 1) // MIN_SPLIT_KEYS, (SPLITS + 1) // 2)
+    wanted = tl.minimum(tl.maximum(few, (count + MANY_SPLIT_KEYS - 1) // MANY_SPLIT_KEYS), SPLITS)
     per_split = ((count + wanted - 1) // wanted + BLOCK_N - 1) // BLOCK_N * BLOCK_N
     splits = (count + per_split - 1) // per_split
     if i_split < splits:

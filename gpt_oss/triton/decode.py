@@ -33,8 +33,11 @@ ATTENTION_BLOCK_N = 64
 
 
 def key_splits(processors: int, batch: int, kv_heads: int) -> int:
-    """Programs that share the keys of a kv head, so that all processors of a card have work: a power of two."""
-    return min(32, 1 << (max(1, processors // (batch * kv_heads)).bit_length() - 1))
+    """Most programs that share the keys of a kv head, a power of two.
+
+    Two per processor of the card: while one sums over its warps the other has keys on their way.
+    """
+    return min(32, 1 << (max(1, 2 * processors // (batch * kv_heads)).bit_length() - 1))
 
 
 class SlotState:
