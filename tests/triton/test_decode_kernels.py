@@ -29,7 +29,7 @@ def test_qkv(generator, device, dtype, batch):
 
 
 @pytest.mark.parametrize(
-    ("start", "window"), [(0, None), (1, 128), (5, None), (127, 128), (128, 128), (1000, 128), (1024, None)]
+    ("start", "window"), [(0, None), (1, 128), (5, None), (127, 128), (128, 128), (1000, 128), (1024, None), (3000, None)]
 )
 def test_attention(generator, device, dtype, start, window):
     check_attention(generator, device, dtype, start, window)
@@ -45,7 +45,7 @@ def test_attention_everywhere(generator, device, dtype, start, window):
 def check_attention(generator, device, dtype, start, window):
     """Two sequences of different lengths; the second is one longer."""
     model = RandomModel(generator, device, dtype=dtype)
-    config, step = model.config, model.step(2, margin=100)
+    config, step = model.config, model.step(2, context=start + 200, margin=100)
     cache = step.cache.layers[0 if window else 1]
     lengths = [start, start + 1]
     past = [[model.normal(4, n, 16) for n in lengths] for _ in range(2)]
