@@ -29,7 +29,8 @@ def test_qkv(generator, device, dtype, batch):
 
 
 @pytest.mark.parametrize(
-    ("start", "window"), [(0, None), (1, 128), (5, None), (127, 128), (128, 128), (1000, 128), (1024, None), (3000, None)]
+    ("start", "window"),
+    [(0, None), (1, 128), (5, None), (127, 128), (128, 128), (1000, 128), (1024, None), (3000, None)],
 )
 def test_attention(generator, device, dtype, start, window):
     check_attention(generator, device, dtype, start, window)
