@@ -26,8 +26,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 # The compiled part is optional everywhere; make builds it in place where there is a C compiler.
 NATIVE := gpt_oss/native/libgptoss_native.so
 $(NATIVE): $(wildcard gpt_oss/native/src/* gpt_oss/native/include/*)
-	-@$(CC) -std=c11 -O3 -Wall -Wextra -ffp-contract=off -shared -fPIC -Igpt_oss/native/include \
-		gpt_oss/native/src/*.c -o $@ -ldl -lpthread -lm || echo "no C compiler: going on without the native kernels" >&2
+	-@$(CC) -std=c11 -O3 -Wall -Wextra -ffp-contract=off -fno-trapping-math -shared -fPIC \
+		-Igpt_oss/native/include gpt_oss/native/src/*.c -o $@ -ldl -lpthread -lm \
+		|| echo "no C compiler: going on without the native kernels" >&2
 
 $(VENV)/.installed-dev: $(VENV)/.installed
 	$(PIP) install --quiet --group dev --group recipes

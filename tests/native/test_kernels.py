@@ -115,6 +115,8 @@ SHAPES = [
     (2, 2880, 96, 5, 2),
     (2, 64, 32, 140, 2),
     (2, 96, 64, 20, 2),
+    (2, 352, 416, 23, 2),
+    (2, 64, 32, 300, 2),
 ]
 
 
@@ -144,29 +146,57 @@ def test_decode_is_exact_for_all_codes_and_scales(library):
     assert np.isnan(bfloat16_values(out[255])).all()
 
 
+# A token takes the path for few tokens, 13 that for many.
+@pytest.mark.parametrize("tokens", [1, 13])
 @pytest.mark.parametrize("scale", [0, 1, 127, 240])
-def test_products_are_right_at_both_ends_of_the_scales(library, scale):
+def test_products_are_right_at_both_ends_of_the_scales(library, scale, tokens):
     random = np.random.default_rng()
     layer = random_layer(random, 1, 64, 32)
     layer.mlp2_scales[:] = scale
     layer.mlp2_bias[:] = 0  # or it would hide the smallest products
-    x, chosen, weights = bf16(random.normal(size=(1, 64))), np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32)
+    x = bf16(random.normal(size=(tokens, 64)))
+    chosen, weights = np.zeros((tokens, 1), np.int64), np.ones((tokens, 1), np.float32)
     expected = expected_mixture(layer, bfloat16_values(x), chosen, weights)
     actual = run_experts(library, layer, x, chosen, weights, 1)
     assert np.abs(actual - expected).max() < 0.008 * np.abs(expected).max()
 
 
-def test_a_nan_scale_reaches_the_output(library):
+@pytest.mark.parametrize("tokens", [2, 26])
+def test_a_nan_scale_reaches_the_output(library, tokens):
     random = np.random.default_rng()
     layer = random_layer(random, 2, 160, 64)
     layer.mlp2_scales[0, 3, 1] = 255
-    x, weights = bf16(random.normal(size=(2, 160))), np.ones((2, 1), np.float32)
-    out = run_experts(library, layer, x, np.array([[0], [1]], np.int64), weights, 2)
-    assert np.isnan(out[0, 3]) and np.isnan(out).sum() == 1
+    x, weights = bf16(random.normal(size=(tokens, 160))), np.ones((tokens, 1), np.float32)
+    out = run_experts(library, layer, x, (np.arange(tokens) % 2)[:, None].astype(np.int64), weights, 2)
+    assert np.isnan(out[::2, 3]).all() and np.isnan(out).sum() == tokens // 2
+
+
+@pytest.mark.parametrize("tokens", [2, 26])
+def test_a_nan_gate_or_token_reaches_its_own_output_only(library, tokens):
+    random = np.random.default_rng()
+    layer = random_layer(random, 2, 160, 64)
+    layer.mlp1_scales[0, 6, 1] = 255  # the gate of hidden value 3
+    x, weights = bf16(random.normal(size=(tokens, 160))), np.ones((tokens, 1), np.float32)
+    x[1, 7] = 0x7FC0
+    out = run_experts(library, layer, x, (np.arange(tokens) % 2)[:, None].astype(np.int64), weights, 2)
+    assert np.isnan(out[::2]).all() and np.isnan(out[1]).all() and not np.isnan(out[3::2]).any()
+
+
+def test_activations_are_right_at_both_ends_of_the_gate(library):
+    random = np.random.default_rng()
+    layer = random_layer(random, 1, 64, 256, limit=7.0)
+    layer.mlp1_scales[:] = 0  # so that the biases alone are the activation's arguments
+    gates = np.concatenate([-np.geomspace(1e-30, 1e38, 128), np.linspace(-110, 10, 128)])
+    layer.mlp1_bias[0, 0::2], layer.mlp1_bias[0, 1::2] = bf16(gates), bf16(random.uniform(-9, 9, 256))
+    x, chosen, weights = bf16(random.normal(size=(1, 64))), np.zeros((1, 1), np.int64), np.ones((1, 1), np.float32)
+    with np.errstate(over="ignore"):
+        expected = expected_mixture(layer, bfloat16_values(x), chosen, weights)
+    actual = run_experts(library, layer, x, chosen, weights, 1)
+    assert np.abs(actual - expected).max() < 0.008 * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(
-    ("rows", "k", "tokens"), [(1, 32, 1), (7, 96, 3), (333, 2880, 5), (64, 160, 64), (20, 96, 150)]
+    ("rows", "k", "tokens"), [(1, 32, 1), (7, 96, 3), (333, 2880, 5), (64, 160, 64), (37, 352, 21), (20, 96, 300)]
 )
 def test_dense(library, rows, k, tokens):
     random = np.random.default_rng()

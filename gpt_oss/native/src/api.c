@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "kernels.h"
-#include "panels.h"
+#include "products.h"
 #include "threads.h"
 
 static const struct kernels *const all_kernels[] = {
@@ -45,54 +45,35 @@ int gptoss_native_select(const char *isa) {
 
 struct dense {
     const struct kernels *use;
-    const uint16_t *w, *bias, *x;
-    size_t rows, k, tokens;
+    multiplication multiply;
+    struct matrix w;
+    const uint16_t *bias, *values;
+    size_t rows, tokens;
+    float *floats; /* the tokens' values, where tiles want them */
+    const void **x; /* [tokens] */
     uint16_t *y;
-    size_t panel; /* floats of one */
-    float *panels;
 };
 
-/* Items: rows of the matrix, each read once for MAX_TOKENS tokens. */
+/* Items: tokens. */
+static void dense_floats(void *context, size_t first, size_t last) {
+    struct dense *d = context;
+    for (size_t i = first * d->w.k; i < last * d->w.k; i++) d->floats[i] = bf16_to_float(d->values[i]);
+}
+
+/* Items: groups of rows. */
 static void dense_rows(void *context, size_t first, size_t last) {
     struct dense *d = context;
-    for (size_t row = first; row < last; row++) {
-        float bias = d->bias ? bf16_to_float(d->bias[row]) : 0;
-        for (size_t p = 0; p < d->tokens; p += MAX_TOKENS) {
-            size_t n = d->tokens - p < MAX_TOKENS ? d->tokens - p : MAX_TOKENS;
-            const uint16_t *x[MAX_TOKENS];
-            float sums[MAX_TOKENS];
-            for (size_t t = 0; t < n; t++) x[t] = d->x + (p + t) * d->k;
-            d->use->bf16_row(d->w + row * d->k, d->k, x, n, sums);
-            for (size_t t = 0; t < n; t++) d->y[(p + t) * d->rows + row] = float_to_bf16(sums[t] + bias);
-        }
-    }
-}
-
-static void dense_panels(void *context, size_t first, size_t last) {
-    struct dense *d = context;
-    for (size_t p = first; p < last; p++) {
-        size_t begin = p * TILE_TOKENS, n = d->tokens - begin < TILE_TOKENS ? d->tokens - begin : TILE_TOKENS;
-        const uint16_t *x[TILE_TOKENS];
-        for (size_t t = 0; t < n; t++) x[t] = d->x + (begin + t) * d->k;
-        d->use->bf16_tiles.fill_panel(x, n, d->k, d->panels + p * d->panel);
-    }
-}
-
-/* Items: groups of PANEL_ROWS rows. */
-static void dense_row_groups(void *context, size_t first, size_t last) {
-    struct dense *d = context;
-    const struct matrix w = {.values = d->w, .k = d->k};
-    float sums[PANEL_ROWS][SUMS_STRIDE];
+    float sums[GROUP_TOKENS][GROUP_ROWS], bias[GROUP_ROWS] = {0};
     for (size_t item = first; item < last; item++) {
-        size_t row = item * PANEL_ROWS, rows = d->rows - row < PANEL_ROWS ? d->rows - row : PANEL_ROWS;
-        for (size_t p = 0; p < d->tokens; p += PANEL_TOKENS) {
-            size_t n = d->tokens - p < PANEL_TOKENS ? d->tokens - p : PANEL_TOKENS;
-            multiply_panels(d->use, &w, row, rows, d->panels + p / TILE_TOKENS * d->panel, n, sums);
-            for (size_t t = 0; t < n; t++)
-                for (size_t r = 0; r < rows; r++) {
-                    float bias = d->bias ? bf16_to_float(d->bias[row + r]) : 0;
-                    d->y[(p + t) * d->rows + row + r] = float_to_bf16(sums[r][t] + bias);
-                }
+        size_t row = item * GROUP_ROWS, rows = d->rows - row < GROUP_ROWS ? d->rows - row : GROUP_ROWS;
+        for (size_t r = 0; d->bias && r < rows; r++) bias[r] = bf16_to_float(d->bias[row + r]);
+        for (size_t p = 0; p < d->tokens; p += GROUP_TOKENS) {
+            size_t n = d->tokens - p < GROUP_TOKENS ? d->tokens - p : GROUP_TOKENS;
+            d->multiply(d->use, &d->w, row, rows, d->x + p, n, sums);
+            for (size_t t = 0; t < n; t++) {
+                uint16_t *y = d->y + (p + t) * d->rows + row;
+                for (size_t r = 0; r < rows; r++) y[r] = float_to_bf16(sums[t][r] + bias[r]);
+            }
         }
     }
 }
@@ -101,19 +82,21 @@ int gptoss_native_matmul_bf16(const uint16_t *w, const uint16_t *bias, size_t ro
                               size_t tokens, uint16_t *y, int threads) {
     if (!w || !x || !y || !rows || !tokens || !k || k % BLOCK) return GPTOSS_BAD_ARGUMENT;
     struct dense d = {
-        .use = kernels_in_use(), .w = w, .bias = bias, .x = x, .rows = rows, .k = k, .tokens = tokens, .y = y,
+        .use = kernels_in_use(), .w = {.values = w, .k = k}, .bias = bias, .values = x, .rows = rows, .tokens = tokens,
+        .y = y,
     };
-    if (tokens <= d.use->few) {
-        parallel_for(rows, 64, threads, dense_rows, &d);
-        return GPTOSS_OK;
+    d.multiply = fastest(d.use, tokens);
+    d.x = malloc(tokens * sizeof *d.x);
+    if (d.multiply == multiply_tiles) d.floats = malloc(tokens * k * sizeof *d.floats);
+    int status = d.x && (d.floats || d.multiply == multiply_rows) ? GPTOSS_OK : GPTOSS_OUT_OF_MEMORY;
+    if (status == GPTOSS_OK) {
+        if (d.floats) parallel_for(tokens, 8, threads, dense_floats, &d);
+        for (size_t t = 0; t < tokens; t++) d.x[t] = d.floats ? (const void *)(d.floats + t * k) : x + t * k;
+        parallel_for((rows + GROUP_ROWS - 1) / GROUP_ROWS, 1, threads, dense_rows, &d);
     }
-    d.panel = panel_floats(&d.use->bf16_tiles, k);
-    d.panels = malloc(panels_of(tokens) * d.panel * sizeof *d.panels);
-    if (!d.panels) return GPTOSS_OUT_OF_MEMORY;
-    parallel_for(panels_of(tokens), 1, threads, dense_panels, &d);
-    parallel_for((rows + PANEL_ROWS - 1) / PANEL_ROWS, 1, threads, dense_row_groups, &d);
-    free(d.panels);
-    return GPTOSS_OK;
+    free(d.x);
+    free(d.floats);
+    return status;
 }
 
 /* --- Decoding ----------------------------------------------------------------------------------------------------- */

@@ -12,44 +12,61 @@ enum { BLOCK = 32, BLOCK_BYTES = 16 };
 /* Most tokens that share one pass over a row: their sums live in registers. */
 enum { MAX_TOKENS = 4 };
 
-/* Products of matrices (panels.h). A tile's sums fit twelve registers of eight floats. A block of PANEL_ROWS x PANEL_K
- * weights fits the second-level cache, a tile's share of it and of a panel the first. */
-enum { TILE_ROWS = 6, TILE_TOKENS = 16, PANEL_ROWS = 16 * TILE_ROWS, PANEL_K = 9 * BLOCK, PANEL_TOKENS = 128 };
-
-/* From one row of sums to the next. A power of two would put a column of them into the same few lines of the cache. */
-enum { SUMS_STRIDE = PANEL_TOKENS + TILE_TOKENS };
-
-/* How one type of weights is multiplied by many tokens. The formats are the instruction set's: a row of up to PANEL_K
- * weights takes PANEL_K floats of memory, a panel of TILE_TOKENS activations `block_floats` for each BLOCK of values. */
-struct tiles {
-    size_t block_floats;
-    /* One panel from up to TILE_TOKENS BF16 vectors of k values; the other tokens become zero. */
-    void (*fill_panel)(const uint16_t *const *x, size_t tokens, size_t k, float *panel);
-    /* sums[r * SUMS_STRIDE + t] += row r · token t over k values, a multiple of BLOCK; rows are PANEL_K floats apart.
-     * Of a panel that is not full only the first `tokens` need be right. */
-    void (*multiply)(const float *w, const float *x, size_t k, size_t tokens, float *sums);
+/* Rows of k weights each, as they lie in memory: MXFP4, or BF16 where `values` is set. */
+struct matrix {
+    const uint8_t *codes, *scales;
+    const uint16_t *values;
+    size_t k;
 };
+
+/* Products of matrices (products.h). A tile is TILE_ROWS rows, value by value, so that a register holds neighbouring
+ * rows; its sums with TILE_TOKENS tokens fit twelve registers of eight. */
+enum { TILE_ROWS = 16, TILE_TOKENS = 6, GROUP_ROWS = 2 * TILE_ROWS };
+
+/* How one type of weights is multiplied by many tokens. The formats are the instruction set's own. */
+struct tiles {
+    /* Floats that a tile takes for each BLOCK of values, and as many blocks as keep tiles of GROUP_ROWS rows within
+     * STEP_FLOATS. */
+    size_t block_floats, blocks;
+    /* A tile of rows first .. first + rows - 1, the last one again for those that are missing, and of `blocks` blocks
+     * from block `begin` on. */
+    void (*widen)(const struct matrix *w, size_t first, size_t rows, size_t begin, size_t blocks, float *tile);
+    /* sums[t * GROUP_ROWS + r] += row r of the tile · token t over the tile's blocks, t < tokens <= TILE_TOKENS; token
+     * t's values of these blocks begin `offset` bytes after x[t]. */
+    void (*multiply)(const float *tile, size_t blocks, const void *const *x, size_t offset, size_t tokens, float *sums);
+};
+
+/* Of the first-level cache, the part that weights take. */
+enum { STEP_FLOATS = 5440 };
+
+/* The sizes of tiles of floats. */
+enum { FLOAT_BLOCK = BLOCK * TILE_ROWS, FLOAT_BLOCKS = STEP_FLOATS / (GROUP_ROWS * BLOCK) };
 
 struct kernels {
     const char *name;
     int (*supported)(void);
-    /* Bytes of one activation vector of k values in the order and type in which `mxfp4_row` wants it. */
+    /* Bytes of one activation vector of k values in the order and type in which MXFP4 is multiplied. In a longer vector
+     * the values from k on begin there, if k is as many blocks as a tile has, or a multiple. */
     size_t (*prepared_bytes)(size_t k);
     void (*prepare)(const uint16_t *x, size_t k, void *prepared);
     /* sums[t] = row · prepared[t], t < tokens <= MAX_TOKENS. */
     void (*mxfp4_row)(const uint8_t *codes, const uint8_t *scales, size_t k, const void *const *prepared,
                       size_t tokens, float *sums);
-    void (*bf16_row)(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens, float *sums);
+    /* The same for BF16, with activations as they are. */
+    void (*bf16_row)(const uint16_t *row, size_t k, const void *const *x, size_t tokens, float *sums);
     void (*decode)(const uint8_t *codes, const uint8_t *scales, size_t blocks, uint16_t *out);
     /* Most tokens for which passes over the rows beat tiles. SIZE_MAX: always, and there are no functions below. */
     size_t few;
-    /* Weights to a row of their tiles: MXFP4 blocks; n BF16 values, n a multiple of BLOCK. */
-    void (*widen_mxfp4)(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *row);
-    void (*widen_bf16)(const uint16_t *values, size_t n, float *row);
+    /* For tiles of MXFP4 activations are prepared as above, for those of BF16 they are floats. */
     struct tiles mxfp4_tiles, bf16_tiles;
 };
 
 extern const struct kernels kernels_portable, kernels_avx2, kernels_avx512bf16, kernels_neon;
+
+/* Where the rows of a tile begin: in values, from the first of the matrix. */
+static inline size_t tile_row(const struct matrix *w, size_t first, size_t rows, size_t begin, size_t r) {
+    return (first + (r < rows ? r : rows - 1)) * w->k + begin * BLOCK;
+}
 
 /* Those of the instruction set in use. */
 const struct kernels *kernels_in_use(void);
@@ -72,8 +89,8 @@ static inline float bf16_to_float(uint16_t bits) {
 static inline uint16_t float_to_bf16(float value) {
     uint32_t bits;
     memcpy(&bits, &value, sizeof bits);
-    if ((bits & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)((bits >> 16) | 0x40u);
-    return (uint16_t)((bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16);
+    uint32_t nearest = (bits + 0x7FFFu + ((bits >> 16) & 1u)) >> 16, nan = (bits >> 16) | 0x40u;
+    return (uint16_t)((bits & 0x7FFFFFFFu) > 0x7F800000u ? nan : nearest);
 }
 
 /* 2^(scale - 127): byte 0 is a subnormal float, byte 255 is NaN. */

@@ -6,7 +6,6 @@
  * Sums over a block are exact.
  */
 #include "kernels.h"
-#include "panels.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -43,7 +42,7 @@ TARGET static inline float float_of_bits(uint32_t bits) {
     return _mm_cvtss_f32(_mm_castsi128_ps(_mm_cvtsi32_si128((int)bits)));
 }
 
-/* A block of activations to 16-bit integers, the even ones of each sixteen before the odd ones. Returns their factor. */
+/* A block of activations to 16-bit integers, the even of each sixteen before the odd ones. Returns their factor. */
 TARGET static inline float block_integers(const uint16_t *x, __m256i integers[2]) {
     const __m256i magnitude = _mm256_set1_epi16(0x7FFF);
     __m256i larger = _mm256_max_epu16(_mm256_and_si256(words_at(x), magnitude), /* */
@@ -69,7 +68,7 @@ TARGET static inline float block_integers(const uint16_t *x, __m256i integers[2]
  * the integers: those of the low nibbles of bytes 0 to 7, of bytes 8 to 15, then of the high nibbles. */
 struct block_pair {
     int16_t integers[4][2][8];
-    float factors[2][4];
+    float factors[2][4], tile_factors[2]; /* for weights that are 2^9 times their values in rows, twice them in tiles */
 };
 
 static size_t prepared_bytes(size_t k) { return (k / BLOCK + 1) / 2 * sizeof(struct block_pair); }
@@ -79,13 +78,14 @@ TARGET static void prepare(const uint16_t *x, size_t k, void *prepared) {
     for (size_t block = 0; block < k / BLOCK; block++) {
         struct block_pair *pair = (struct block_pair *)prepared + block / 2;
         __m256i integers[2];
-        float factor = block_integers(x + block * BLOCK, integers) * (1.0f / 256); /* for `pair_codes` */
+        float factor = block_integers(x + block * BLOCK, integers);
         for (size_t half = 0; half < 2; half++) {
             __m128i even = _mm256_castsi256_si128(integers[half]), odd = _mm256_extracti128_si256(integers[half], 1);
             _mm_storeu_si128((__m128i *)pair->integers[half][block % 2], even);
             _mm_storeu_si128((__m128i *)pair->integers[2 + half][block % 2], odd);
         }
-        _mm_storeu_ps(pair->factors[block % 2], _mm_set1_ps(factor));
+        _mm_storeu_ps(pair->factors[block % 2], _mm_set1_ps(factor * (1.0f / 256)));
+        pair->tile_factors[block % 2] = factor;
     }
 }
 
@@ -179,7 +179,7 @@ TARGET static void mxfp4_row(const uint8_t *codes, const uint8_t *scales, size_t
     }
 }
 
-TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens,
+TARGET static inline void dense_for(const uint16_t *row, size_t k, const void *const *x, size_t tokens,
                                     float *sums) {
     __m256 even[MAX_TOKENS], odd[MAX_TOKENS];
     EACH(t, tokens) even[t] = odd[t] = _mm256_setzero_ps();
@@ -188,7 +188,7 @@ TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_
         for (size_t half = i; half < i + BLOCK; half += 2 * LANES) {
             __m256i w = words_at(row + half);
             EACH(t, tokens) {
-                __m256i v = words_at(x[t] + half);
+                __m256i v = words_at((const uint16_t *)x[t] + half);
                 even[t] = _mm256_fmadd_ps(lower(w), lower(v), even[t]);
                 odd[t] = _mm256_fmadd_ps(upper(w), upper(v), odd[t]);
             }
@@ -197,7 +197,7 @@ TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_
     EACH(t, tokens) sums[t] = sum_of(_mm256_add_ps(even[t], odd[t]));
 }
 
-TARGET static void bf16_row(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens, float *sums) {
+TARGET static void bf16_row(const uint16_t *row, size_t k, const void *const *x, size_t tokens, float *sums) {
     switch (tokens) {
     case 1: dense_for(row, k, x, 1, sums); break;
     case 2: dense_for(row, k, x, 2, sums); break;
@@ -210,109 +210,173 @@ static void decode(const uint8_t *codes, const uint8_t *scales, size_t blocks, u
     kernels_portable.decode(codes, scales, blocks, out);
 }
 
-/* Tiles of integers. A row of weights is PANEL_K integers, in PANEL_K / 2 floats, then a factor for each block. A block
- * of a panel is BLOCK / 2 neighbouring pairs of values, each for all tokens, then all tokens' factors. */
-enum { PAIRS = BLOCK / 2, INTEGER_BLOCK = (PAIRS + 1) * TILE_TOKENS };
+_Static_assert((int)TILE_ROWS == 2 * LANES, "a value of a tile is two registers");
 
-/* The weights in the order of `block_integers`. */
-TARGET static void widen_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *row) {
-    const __m256i shifts = _mm256_setr_epi32(0, 0, 0, 0, 4, 4, 4, 4), zero = _mm256_setzero_si256();
+/* Eight 16-bit units of each of 16 rows, which begin `offset` bytes after rows[r]: to registers of one unit of all. In
+ * the lower half of a register are rows 0 to 3 and 8 to 11, in the upper half the others, so that unpacking it to twice
+ * the width yields rows 0 to 7 and 8 to 15. */
+TARGET static inline void transpose(const uint8_t *const *rows, size_t offset, __m256i units[8]) {
+    __m256i row[8], pairs[8], fours[2][2][2];
+    EACH(r, 8) {
+        const uint8_t *const *of = rows + r + r / 4 * 4;
+        row[r] = _mm256_set_m128i(_mm_loadu_si128((const __m128i *)(of[4] + offset)),
+                                  _mm_loadu_si128((const __m128i *)(of[0] + offset)));
+    }
+    EACH(r, 4) {
+        pairs[2 * r] = _mm256_unpacklo_epi16(row[2 * r], row[2 * r + 1]);
+        pairs[2 * r + 1] = _mm256_unpackhi_epi16(row[2 * r], row[2 * r + 1]);
+    }
+    EACH(four, 2) EACH(half, 2) {
+        __m256i first = pairs[4 * four + half], second = pairs[4 * four + half + 2];
+        fours[four][half][0] = _mm256_unpacklo_epi32(first, second);
+        fours[four][half][1] = _mm256_unpackhi_epi32(first, second);
+    }
+    EACH(half, 2) EACH(two, 2) {
+        units[4 * half + 2 * two] = _mm256_unpacklo_epi64(fours[0][half][two], fours[1][half][two]);
+        units[4 * half + 2 * two + 1] = _mm256_unpackhi_epi64(fours[0][half][two], fours[1][half][two]);
+    }
+}
+
+/* Tiles of integers. A block is PAIRS pairs of doubled codes in the order of `struct block_pair`, each of all rows, then
+ * the rows' scales. */
+enum { PAIRS = BLOCK / 2, INTEGER_BLOCK = (PAIRS + 1) * TILE_ROWS, INTEGER_BLOCKS = 10 };
+
+TARGET static void widen_mxfp4(const struct matrix *w, size_t first, size_t rows, size_t begin, size_t blocks,
+                               float *tile) {
     const __m256i doubled = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)FP4_DOUBLED));
-    for (size_t block = 0; block < blocks; block++) {
-        __m256i bytes = _mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i *)(codes + block * BLOCK_BYTES)));
-        bytes = _mm256_and_si256(_mm256_srlv_epi32(bytes, shifts), _mm256_set1_epi8(15));
-        bytes = _mm256_shuffle_epi8(doubled, bytes);
-        __m256i first = _mm256_srai_epi16(_mm256_unpacklo_epi8(zero, bytes), 8);
-        __m256i second = _mm256_srai_epi16(_mm256_unpackhi_epi8(zero, bytes), 8);
-        _mm256_storeu_si256((__m256i *)row + 2 * block, first);
-        _mm256_storeu_si256((__m256i *)row + 2 * block + 1, second);
-        row[PANEL_K / 2 + block] = scale_to_float(scales[block]);
+    const __m256i nibble = _mm256_set1_epi8(15);
+    const uint8_t *codes[TILE_ROWS], *scales[TILE_ROWS];
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        size_t index = tile_row(w, first, rows, begin, r);
+        codes[r] = w->codes + index / 2;
+        scales[r] = w->scales + index / BLOCK;
+        fetch(codes[r], blocks * BLOCK_BYTES, blocks * BLOCK_BYTES);
+    }
+    for (size_t block = 0; block < blocks; block++, tile += INTEGER_BLOCK) {
+        uint8_t bytes[TILE_ROWS];
+        __m256i units[8];
+        transpose(codes, block * BLOCK_BYTES, units);
+        EACH(u, 8) EACH(high, 2) {
+            __m256i nibbles = _mm256_and_si256(high ? _mm256_srli_epi16(units[u], 4) : units[u], nibble);
+            __m256i integers = _mm256_shuffle_epi8(doubled, nibbles);
+            __m256i signs = _mm256_cmpgt_epi8(_mm256_setzero_si256(), integers);
+            __m256i *out = (__m256i *)(tile + (8 * high + u) * TILE_ROWS);
+            _mm256_storeu_si256(out, _mm256_unpacklo_epi8(integers, signs));
+            _mm256_storeu_si256(out + 1, _mm256_unpackhi_epi8(integers, signs));
+        }
+        for (size_t r = 0; r < TILE_ROWS; r++) bytes[r] = scales[r][block];
+        EACH(half, 2) {
+            __m256 factors = widen_scales(bytes + half * LANES, LANES);
+            _mm256_storeu_ps(tile + PAIRS * TILE_ROWS + half * LANES, factors);
+        }
     }
 }
 
-TARGET static void fill_integer_panel(const uint16_t *const *x, size_t tokens, size_t k, float *panel) {
-    memset(panel, 0, k / BLOCK * INTEGER_BLOCK * sizeof *panel);
-    for (size_t block = 0; block < k / BLOCK; block++, panel += INTEGER_BLOCK)
-        for (size_t t = 0; t < tokens; t++) {
-            __m256i integers[2];
-            float pairs[PAIRS];
-            panel[PAIRS * TILE_TOKENS + t] = block_integers(x[t] + block * BLOCK, integers);
-            memcpy(pairs, integers, sizeof pairs);
-            for (size_t i = 0; i < PAIRS; i++) panel[i * TILE_TOKENS + t] = pairs[i];
-        }
+/* sums[h] += products of neighbouring 16-bit integers of rows[h] and `pair`, added in pairs. In intrinsics GCC would
+ * regroup a block's sums to trees, and run out of registers. */
+TARGET static inline void add_products(__m256i sums[2], const __m256i rows[2], __m256i pair) {
+    __m256i products;
+    __asm__("vpmaddwd %4, %2, %3\n\tvpmaddwd %5, %2, %2\n\tvpaddd %3, %0, %0\n\tvpaddd %2, %1, %1"
+            : "+x"(sums[0]), "+x"(sums[1]), "+x"(pair), "=&x"(products)
+            : "x"(rows[0]), "x"(rows[1]));
 }
 
-/* Some rows of a tile and LANES times `columns` of its tokens: the sums of a block, as integers and as floats, must fit
- * the registers. */
-TARGET static inline void multiply_part(const float *w, const float *x, size_t k, float *sums, size_t rows,
-                                        size_t columns) {
-    __m256 totals[TILE_ROWS][2];
-    EACH(r, rows) EACH(c, columns) totals[r][c] = _mm256_loadu_ps(sums + r * SUMS_STRIDE + c * LANES);
-    for (size_t block = 0; block < k / BLOCK; block++, x += INTEGER_BLOCK) {
-        __m256i parts[TILE_ROWS][2];
-        EACH(r, rows) EACH(c, columns) parts[r][c] = _mm256_setzero_si256();
-        /* Rolled up, GCC spends a copy on every sum; unrolled altogether, it runs out of registers. */
-        _Pragma("GCC unroll 8") for (size_t i = 0; i < PAIRS; i++) {
-            __m256i pairs[2];
-            EACH(c, columns) pairs[c] = _mm256_loadu_si256((const __m256i *)(x + i * TILE_TOKENS + c * LANES));
-            EACH(r, rows) {
-                __m256i pair = _mm256_castps_si256(_mm256_broadcast_ss(w + r * PANEL_K + block * PAIRS + i));
-                EACH(c, columns) parts[r][c] = _mm256_add_epi32(parts[r][c], _mm256_madd_epi16(pair, pairs[c]));
+TARGET static inline void multiply_integers_by(const float *tile, size_t blocks, const void *const *x, size_t offset,
+                                               size_t tokens, float *sums) {
+    for (size_t block = 0; block < blocks; block++, tile += INTEGER_BLOCK) {
+        const size_t odd = block % 2;
+        const struct block_pair *v[TILE_TOKENS];
+        __m256i parts[TILE_TOKENS][2];
+        EACH(t, tokens) {
+            v[t] = (const struct block_pair *)((const char *)x[t] + offset) + block / 2;
+            EACH(h, 2) parts[t][h] = _mm256_setzero_si256();
+        }
+        for (size_t quarter = 0; quarter < 4; quarter++)
+            EACH(i, PAIRS / 4) {
+                const __m256i *values = (const __m256i *)(tile + (quarter * (PAIRS / 4) + i) * TILE_ROWS);
+                const __m256i rows[2] = {_mm256_loadu_si256(values), _mm256_loadu_si256(values + 1)};
+                EACH(t, tokens) {
+                    const float *pair = (const float *)v[t]->integers[quarter][odd] + i;
+                    add_products(parts[t], rows, _mm256_castps_si256(_mm256_broadcast_ss(pair)));
+                }
+            }
+        EACH(t, tokens) {
+            __m256 factor = _mm256_broadcast_ss(v[t]->tile_factors + odd);
+            EACH(h, 2) {
+                __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(parts[t][h]), factor);
+                __m256 scale = _mm256_loadu_ps(tile + PAIRS * TILE_ROWS + h * LANES);
+                float *sum = sums + t * GROUP_ROWS + h * LANES;
+                _mm256_storeu_ps(sum, _mm256_fmadd_ps(part, scale, _mm256_loadu_ps(sum)));
             }
         }
-        EACH(r, rows) {
-            __m256 factor = _mm256_broadcast_ss(w + r * PANEL_K + PANEL_K / 2 + block);
-            EACH(c, columns) {
-                __m256 x_factors = _mm256_loadu_ps(x + PAIRS * TILE_TOKENS + c * LANES);
-                __m256 part = _mm256_mul_ps(_mm256_cvtepi32_ps(parts[r][c]), x_factors);
-                totals[r][c] = _mm256_fmadd_ps(part, factor, totals[r][c]);
-            }
+    }
+}
+
+TARGET static void multiply_integers(const float *tile, size_t blocks, const void *const *x, size_t offset,
+                                     size_t tokens, float *sums) {
+    switch (tokens) {
+    case 1: multiply_integers_by(tile, blocks, x, offset, 1, sums); break;
+    case 2: multiply_integers_by(tile, blocks, x, offset, 2, sums); break;
+    case 3: multiply_integers_by(tile, blocks, x, offset, 3, sums); break;
+    case 4: multiply_integers_by(tile, blocks, x, offset, 4, sums); break;
+    case 5: multiply_integers_by(tile, blocks, x, offset, 5, sums); break;
+    default: multiply_integers_by(tile, blocks, x, offset, 6, sums);
+    }
+}
+
+TARGET static void widen_bf16(const struct matrix *w, size_t first, size_t rows, size_t begin, size_t blocks,
+                              float *tile) {
+    const uint8_t *values[TILE_ROWS];
+    for (size_t r = 0; r < TILE_ROWS; r++) {
+        values[r] = (const uint8_t *)(w->values + tile_row(w, first, rows, begin, r));
+        fetch(values[r], blocks * BLOCK * sizeof *w->values, blocks * BLOCK * sizeof *w->values);
+    }
+    for (size_t i = 0; i < blocks * BLOCK; i += 8) {
+        __m256i units[8];
+        transpose(values, i * sizeof *w->values, units);
+        EACH(u, 8) {
+            float *out = tile + (i + u) * TILE_ROWS;
+            _mm256_storeu_ps(out, _mm256_castsi256_ps(_mm256_unpacklo_epi16(_mm256_setzero_si256(), units[u])));
+            _mm256_storeu_ps(out + LANES, _mm256_castsi256_ps(_mm256_unpackhi_epi16(_mm256_setzero_si256(), units[u])));
         }
     }
-    EACH(r, rows) EACH(c, columns) _mm256_storeu_ps(sums + r * SUMS_STRIDE + c * LANES, totals[r][c]);
 }
 
-TARGET static void multiply_integers(const float *w, const float *x, size_t k, size_t tokens, float *sums) {
-    if (tokens <= LANES) {
-        multiply_part(w, x, k, sums, TILE_ROWS, 1);
-        return;
-    }
-    for (size_t row = 0; row < TILE_ROWS; row += TILE_ROWS / 2)
-        multiply_part(w + row * PANEL_K, x, k, sums + row * SUMS_STRIDE, TILE_ROWS / 2, 2);
-}
-
-TARGET static void widen_bf16(const uint16_t *values, size_t n, float *out) {
-    for (size_t i = 0; i < n; i += LANES) {
-        __m256i words = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(values + i)));
-        _mm256_storeu_ps(out + i, lower(words));
-    }
-}
-
-_Static_assert((int)TILE_TOKENS == 2 * LANES, "a row of a tile is two registers");
-
-TARGET static void multiply_floats(const float *w, const float *x, size_t k, size_t tokens, float *sums) {
-    (void)tokens;
-    __m256 left[TILE_ROWS], right[TILE_ROWS];
-    EACH(r, TILE_ROWS) {
-        left[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE);
-        right[r] = _mm256_loadu_ps(sums + r * SUMS_STRIDE + LANES);
+TARGET static inline void multiply_floats_by(const float *tile, size_t k, const void *const *x, size_t offset,
+                                             size_t tokens, float *sums) {
+    __m256 totals[TILE_TOKENS][2];
+    const float *values[TILE_TOKENS];
+    EACH(t, tokens) {
+        values[t] = (const float *)((const char *)x[t] + offset);
+        EACH(h, 2) totals[t][h] = _mm256_loadu_ps(sums + t * GROUP_ROWS + h * LANES);
     }
     for (size_t i = 0; i < k; i++) {
-        __m256 first = _mm256_loadu_ps(x + i * TILE_TOKENS), second = _mm256_loadu_ps(x + i * TILE_TOKENS + LANES);
-        EACH(r, TILE_ROWS) {
-            __m256 weight = _mm256_broadcast_ss(w + r * PANEL_K + i);
-            left[r] = _mm256_fmadd_ps(weight, first, left[r]);
-            right[r] = _mm256_fmadd_ps(weight, second, right[r]);
+        __m256 first = _mm256_loadu_ps(tile + i * TILE_ROWS), second = _mm256_loadu_ps(tile + i * TILE_ROWS + LANES);
+        EACH(t, tokens) {
+            __m256 value = _mm256_broadcast_ss(values[t] + i);
+            totals[t][0] = _mm256_fmadd_ps(first, value, totals[t][0]);
+            totals[t][1] = _mm256_fmadd_ps(second, value, totals[t][1]);
         }
     }
-    EACH(r, TILE_ROWS) {
-        _mm256_storeu_ps(sums + r * SUMS_STRIDE, left[r]);
-        _mm256_storeu_ps(sums + r * SUMS_STRIDE + LANES, right[r]);
+    EACH(t, tokens) EACH(h, 2) _mm256_storeu_ps(sums + t * GROUP_ROWS + h * LANES, totals[t][h]);
+}
+
+TARGET static void multiply_floats(const float *tile, size_t blocks, const void *const *x, size_t offset, size_t tokens,
+                                   float *sums) {
+    const size_t k = blocks * BLOCK;
+    switch (tokens) {
+    case 1: multiply_floats_by(tile, k, x, offset, 1, sums); break;
+    case 2: multiply_floats_by(tile, k, x, offset, 2, sums); break;
+    case 3: multiply_floats_by(tile, k, x, offset, 3, sums); break;
+    case 4: multiply_floats_by(tile, k, x, offset, 4, sums); break;
+    case 5: multiply_floats_by(tile, k, x, offset, 5, sums); break;
+    default: multiply_floats_by(tile, k, x, offset, 6, sums);
     }
 }
 
 const struct kernels kernels_avx2 = {
-    "avx2", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16,
-    {INTEGER_BLOCK, fill_integer_panel, multiply_integers}, {FLOAT_BLOCK, fill_float_panel, multiply_floats},
+    "avx2", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8,
+    {INTEGER_BLOCK, INTEGER_BLOCKS, widen_mxfp4, multiply_integers},
+    {FLOAT_BLOCK, FLOAT_BLOCKS, widen_bf16, multiply_floats},
 };
 #endif

@@ -98,7 +98,7 @@ TARGET static void mxfp4_row(const uint8_t *codes, const uint8_t *scales, size_t
     }
 }
 
-TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens,
+TARGET static inline void dense_for(const uint16_t *row, size_t k, const void *const *x, size_t tokens,
                                     float *sums) {
     __m512 even[MAX_TOKENS], odd[MAX_TOKENS];
     for (size_t t = 0; t < tokens; t++) even[t] = odd[t] = _mm512_setzero_ps();
@@ -107,19 +107,19 @@ TARGET static inline void dense_for(const uint16_t *row, size_t k, const uint16_
         __m512bh first = (__m512bh)_mm512_loadu_si512(row + i);
         __m512bh second = (__m512bh)_mm512_loadu_si512(row + i + LANES);
         for (size_t t = 0; t < tokens; t++) {
-            even[t] = _mm512_dpbf16_ps(even[t], first, (__m512bh)_mm512_loadu_si512(x[t] + i));
-            odd[t] = _mm512_dpbf16_ps(odd[t], second, (__m512bh)_mm512_loadu_si512(x[t] + i + LANES));
+            even[t] = _mm512_dpbf16_ps(even[t], first, (__m512bh)_mm512_loadu_si512((const uint16_t *)x[t] + i));
+            odd[t] = _mm512_dpbf16_ps(odd[t], second, (__m512bh)_mm512_loadu_si512((const uint16_t *)x[t] + i + LANES));
         }
     }
     if (i < k) {
         __m512bh last = (__m512bh)_mm512_loadu_si512(row + i);
         for (size_t t = 0; t < tokens; t++)
-            even[t] = _mm512_dpbf16_ps(even[t], last, (__m512bh)_mm512_loadu_si512(x[t] + i));
+            even[t] = _mm512_dpbf16_ps(even[t], last, (__m512bh)_mm512_loadu_si512((const uint16_t *)x[t] + i));
     }
     for (size_t t = 0; t < tokens; t++) sums[t] = _mm512_reduce_add_ps(_mm512_add_ps(even[t], odd[t]));
 }
 
-TARGET static void bf16_row(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens, float *sums) {
+TARGET static void bf16_row(const uint16_t *row, size_t k, const void *const *x, size_t tokens, float *sums) {
     switch (tokens) {
     case 1: dense_for(row, k, x, 1, sums); break;
     case 2: dense_for(row, k, x, 2, sums); break;
@@ -158,6 +158,6 @@ TARGET static void decode(const uint8_t *codes, const uint8_t *scales, size_t bl
 
 const struct kernels kernels_avx512bf16 = {
     "avx512bf16", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, SIZE_MAX,
-    NULL, NULL, {0, NULL, NULL}, {0, NULL, NULL},
+    {0, 0, NULL, NULL}, {0, 0, NULL, NULL},
 };
 #endif

@@ -1,19 +1,14 @@
 /* NEON (AArch64): all in floats, four at a time. */
 #include "kernels.h"
-#include "panels.h"
 
 #if defined(__aarch64__)
 #include <arm_neon.h>
 
 static int supported(void) { return 1; }
 
-static size_t prepared_bytes(size_t k) { return k * sizeof(float); }
+static size_t prepared_bytes(size_t k) { return kernels_portable.prepared_bytes(k); }
 
-/* Within a block: the 16 even values (low nibbles), then the 16 odd ones. */
-static void prepare(const uint16_t *x, size_t k, void *prepared) {
-    float *out = prepared;
-    for (size_t i = 0; i < k; i++) out[i / BLOCK * BLOCK + i % 2 * BLOCK_BYTES + i % BLOCK / 2] = bf16_to_float(x[i]);
-}
+static void prepare(const uint16_t *x, size_t k, void *prepared) { kernels_portable.prepare(x, k, prepared); }
 
 static inline float32x4_t dot16(int8x16_t values, const float *x, float32x4_t sum) {
     int16x8_t low = vmovl_s8(vget_low_s8(values)), high = vmovl_s8(vget_high_s8(values));
@@ -46,12 +41,12 @@ static inline float32x4_t floats(const uint16_t *bits) {
     return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(bits), 16));
 }
 
-static void bf16_row(const uint16_t *row, size_t k, const uint16_t *const *x, size_t tokens, float *sums) {
+static void bf16_row(const uint16_t *row, size_t k, const void *const *x, size_t tokens, float *sums) {
     float32x4_t totals[MAX_TOKENS];
     for (size_t t = 0; t < tokens; t++) totals[t] = vdupq_n_f32(0);
     for (size_t i = 0; i < k; i += 4) {
         float32x4_t w = floats(row + i);
-        for (size_t t = 0; t < tokens; t++) totals[t] = vfmaq_f32(totals[t], w, floats(x[t] + i));
+        for (size_t t = 0; t < tokens; t++) totals[t] = vfmaq_f32(totals[t], w, floats((const uint16_t *)x[t] + i));
     }
     for (size_t t = 0; t < tokens; t++) sums[t] = vaddvq_f32(totals[t]);
 }
@@ -60,33 +55,36 @@ static void decode(const uint8_t *codes, const uint8_t *scales, size_t blocks, u
     kernels_portable.decode(codes, scales, blocks, out);
 }
 
-static void widen_mxfp4(const uint8_t *codes, const uint8_t *scales, size_t blocks, float *out) {
-    kernels_portable.widen_mxfp4(codes, scales, blocks, out);
+static void widen_mxfp4(const struct matrix *w, size_t first, size_t rows, size_t begin, size_t blocks, float *tile) {
+    kernels_portable.mxfp4_tiles.widen(w, first, rows, begin, blocks, tile);
 }
 
-static void widen_bf16(const uint16_t *values, size_t n, float *out) {
-    for (size_t i = 0; i < n; i += 4) vst1q_f32(out + i, floats(values + i));
+static void widen_bf16(const struct matrix *w, size_t first, size_t rows, size_t begin, size_t blocks, float *tile) {
+    kernels_portable.bf16_tiles.widen(w, first, rows, begin, blocks, tile);
 }
 
-enum { PARTS = TILE_TOKENS / 4 };
+enum { PARTS = TILE_ROWS / 4 };
 
-static void multiply(const float *w, const float *x, size_t k, size_t tokens, float *sums) {
-    (void)tokens;
-    float32x4_t totals[TILE_ROWS][PARTS];
-    for (size_t r = 0; r < TILE_ROWS; r++)
-        for (size_t p = 0; p < PARTS; p++) totals[r][p] = vld1q_f32(sums + r * SUMS_STRIDE + 4 * p);
-    for (size_t i = 0; i < k; i++) {
-        float32x4_t tokens[PARTS];
-        for (size_t p = 0; p < PARTS; p++) tokens[p] = vld1q_f32(x + i * TILE_TOKENS + 4 * p);
-        for (size_t r = 0; r < TILE_ROWS; r++)
-            for (size_t p = 0; p < PARTS; p++) totals[r][p] = vfmaq_n_f32(totals[r][p], tokens[p], w[r * PANEL_K + i]);
+static void multiply(const float *tile, size_t blocks, const void *const *x, size_t offset, size_t tokens,
+                     float *sums) {
+    const float *values[TILE_TOKENS];
+    float32x4_t totals[TILE_TOKENS][PARTS];
+    for (size_t t = 0; t < tokens; t++) {
+        values[t] = (const float *)((const char *)x[t] + offset);
+        for (size_t p = 0; p < PARTS; p++) totals[t][p] = vld1q_f32(sums + t * GROUP_ROWS + 4 * p);
     }
-    for (size_t r = 0; r < TILE_ROWS; r++)
-        for (size_t p = 0; p < PARTS; p++) vst1q_f32(sums + r * SUMS_STRIDE + 4 * p, totals[r][p]);
+    for (size_t i = 0; i < blocks * BLOCK; i++) {
+        float32x4_t rows[PARTS];
+        for (size_t p = 0; p < PARTS; p++) rows[p] = vld1q_f32(tile + i * TILE_ROWS + 4 * p);
+        for (size_t t = 0; t < tokens; t++)
+            for (size_t p = 0; p < PARTS; p++) totals[t][p] = vfmaq_n_f32(totals[t][p], rows[p], values[t][i]);
+    }
+    for (size_t t = 0; t < tokens; t++)
+        for (size_t p = 0; p < PARTS; p++) vst1q_f32(sums + t * GROUP_ROWS + 4 * p, totals[t][p]);
 }
 
 const struct kernels kernels_neon = {
-    "neon", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8, widen_mxfp4, widen_bf16,
-    {FLOAT_BLOCK, fill_float_panel, multiply}, {FLOAT_BLOCK, fill_float_panel, multiply},
+    "neon", supported, prepared_bytes, prepare, mxfp4_row, bf16_row, decode, 8,
+    {FLOAT_BLOCK, FLOAT_BLOCKS, widen_mxfp4, multiply}, {FLOAT_BLOCK, FLOAT_BLOCKS, widen_bf16, multiply},
 };
 #endif
