@@ -2,7 +2,7 @@
 
 Starts the command a user types, on a synthetic checkpoint of the true shape (13.8 GB; written first, unless one is
 given), and watches the process from outside: seconds to the first token from a warm page cache, tokens per second,
-memory in the mapped file and beside it. Writes `results/whole_20b.json`.
+memory in the mapped file and beside it. Then it times prefills of 512 tokens. Writes `results/whole_20b.json`.
 """
 
 import argparse
@@ -15,10 +15,14 @@ import threading
 import time
 from pathlib import Path
 
-from benchmarks.measure import read_bandwidth, record, save
+import torch
+
+from benchmarks.measure import interleaved, read_bandwidth, record, save
 from gpt_oss.synthetic import MODELS, write_synthetic
+from gpt_oss.torch.model import Transformer
 
 TOKENS = 64
+PREFILL = 512
 _SAMPLES_PER_SECOND = 50
 
 
@@ -27,11 +31,9 @@ def main() -> int:
     parser.add_argument("checkpoint", nargs="?", type=Path, help="written to --scratch where it is not given")
     parser.add_argument("--scratch", metavar="DIR", help="a place for 13.8 GB")
     options = parser.parse_args()
-    if options.checkpoint:
-        result = measure(options.checkpoint)
-    else:
-        with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
-            result = measure(write_synthetic(Path(scratch) / "20b", MODELS["20b"], show_progress=True))
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        checkpoint = options.checkpoint or write_synthetic(Path(scratch) / "20b", MODELS["20b"], show_progress=True)
+        result = measure(checkpoint) | {"prefill": prefill(checkpoint)}
     print(json.dumps(result, indent=2))
     print(f"written to {save('whole_20b', result)}", file=sys.stderr)
     return 0
@@ -72,6 +74,21 @@ def measure(checkpoint: Path, tokens: int = TOKENS) -> dict[str, object]:
         "peak_resident_beyond_files_bytes": peaks["RssAnon"] + peaks["RssShmem"],
         "read_bandwidth_gb_s": [before, read_bandwidth()],
     }
+
+
+def prefill(checkpoint: Path, tokens: int = PREFILL, repeats: int = 3) -> dict[str, float]:
+    """A prompt of random tokens through all layers, in this process: seconds, and tokens per second of the median."""
+    model = Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4")
+    prompt = torch.randint(0, model.config.vocab_size, (tokens,), generator=torch.Generator().manual_seed(0))
+    cache = model.new_cache(1, tokens)
+
+    def run() -> None:
+        cache.lengths = [0]
+        model(prompt, cache, last_only=True)
+
+    with torch.inference_mode():
+        times = interleaved({"prefill": run}, repeats)["prefill"]
+    return {"tokens": tokens, **times, "tokens_per_s": tokens / times["median_s"]}
 
 
 def _read(file: Path) -> None:
