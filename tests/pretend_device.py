@@ -1,9 +1,14 @@
-"""A device that is not there: tensors that say they are on "cuda" or "mps" and are computed on the CPU.
+"""A card that is not there: tensors that say they are on "cuda" and are computed on the CPU.
 
-`with PretendDevice("cuda"):` makes every operator refuse what the device would: operands on different devices (but for
-CPU numbers and CPU indices), and on "mps" the type float64. Values are real, so whole programs run.
+Inside `pretended_card` every operator refuses what CUDA would: operands on different devices (but for CPU numbers and
+CPU indices). Values are real, so whole programs run. Graphs record what `out=` operators and Triton's interpreted
+kernels would do, and refuse operators that allocate.
 """
 
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -55,10 +60,10 @@ class PretendTensor(torch.Tensor):
                 return func(*args, **(kwargs or {}))
             tensor, key, *value = args
             keys = [leaf for leaf in tree_flatten(key)[0] if isinstance(leaf, torch.Tensor)]
-            for operand in [*keys, *value]:
-                if isinstance(operand, torch.Tensor) and operand.dim() and operand.device not in (
-                    tensor.device, *([torch.device("cpu")] if any(operand is key for key in keys) else [])
-                ):  # fmt: skip
+            # Indices may lie on the CPU; a value may too where no index is a tensor, for then it is copied.
+            elsewhere = [index for index in keys if index.device.type != "cpu"] + (value if keys else [])
+            for operand in elsewhere:
+                if isinstance(operand, torch.Tensor) and operand.dim() and operand.device != tensor.device:
                     raise RuntimeError(f"indexing a tensor on {tensor.device} with one on {operand.device}")
             inner = func(tensor.inner, *tree_map(_inner, (key, *value)))
             return inner if inner is None else PretendTensor(inner, tensor.device)
@@ -83,6 +88,8 @@ class _Entries(TorchFunctionMode):
         if func is torch.Tensor.to and not isinstance(args[1] if len(args) > 1 else None, torch.Tensor):
             device, dtype, *_ = torch._C._nn._parse_to(*args[1:], **{k: v for k, v in kwargs.items() if k != "copy"})
             return self._to(args[0], device, dtype)
+        if func is torch.empty:
+            kwargs.pop("pin_memory", None)  # which would ask for a driver as well
         if func in CASTS:
             return self._to(args[0], None, CASTS[func])
         if func is torch.Tensor.cpu:
@@ -101,11 +108,13 @@ class _Entries(TorchFunctionMode):
 
 
 class PretendDevice(TorchDispatchMode):
-    """The context in which the device `name` (its card 0) exists."""
+    """The context in which card 0 exists. `recorded` takes what runs while a graph is captured."""
 
-    def __init__(self, name: str):
+    device = torch.device("cuda", 0)
+    recorded: list[Callable[[], Any]] | None = None
+
+    def __init__(self) -> None:
         super().__init__()
-        self.device = torch.device(name, 0)
         self._entries = _Entries()
 
     def __enter__(self) -> "PretendDevice":
@@ -118,6 +127,7 @@ class PretendDevice(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
+        kwargs.pop("pin_memory", None)
         operands = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, torch.Tensor)]
         self._check(func, args, operands)
         asked = kwargs.get("device")
@@ -132,13 +142,17 @@ class PretendDevice(TorchDispatchMode):
         def wrap(leaf: Any) -> Any:
             if not isinstance(leaf, torch.Tensor) or not there:
                 return leaf
-            if leaf.dtype == torch.float64 and self.device.type == "mps":
-                raise TypeError(f"{func}: MPS has no float64")
             return wrappers[id(leaf)] if id(leaf) in wrappers else PretendTensor(leaf, self.device)
 
         if func is aten._to_copy.default and asked is not None and there != isinstance(args[0], PretendTensor):
             kwargs.pop("non_blocking", None)
-        return tree_map(wrap, func(*tree_map(_inner, args), **tree_map(_inner, kwargs)))
+        inner_args, inner_kwargs = tree_map(_inner, (args, kwargs))
+        if PretendDevice.recorded is not None:
+            if not isinstance(kwargs.get("out"), PretendTensor):
+                raise RuntimeError(f"{func} while a graph is captured")
+            PretendDevice.recorded.append(lambda: func(*inner_args, **inner_kwargs))
+            return kwargs["out"]
+        return tree_map(wrap, func(*inner_args, **inner_kwargs))
 
     def _check(self, func: Any, args: Any, operands: list[torch.Tensor]) -> None:
         if func in ANY_DEVICE:
@@ -150,3 +164,91 @@ class PretendDevice(TorchDispatchMode):
         if len(devices) > 1:
             shapes = [(tuple(operand.shape), str(operand.device)) for operand in operands]
             raise RuntimeError(f"{func}: operands on different devices: {shapes}")
+
+
+class _Graph:
+    """What `torch.cuda.CUDAGraph` is there."""
+
+    def __init__(self) -> None:
+        self.calls: list[Callable[[], Any]] = []
+
+    def replay(self) -> None:
+        """Run what was recorded once more."""
+        for call in self.calls:
+            call()
+
+
+@contextmanager
+def _capture(graph: _Graph, *_: Any, **__: Any) -> Iterator[None]:
+    PretendDevice.recorded = graph.calls
+    try:
+        yield
+    finally:
+        PretendDevice.recorded = None
+
+
+class _Current:
+    """`torch.cuda.device`, which knows in which threads it is entered."""
+
+    entered = threading.local()
+
+    def __init__(self, device: Any):
+        assert torch.device(device).type == "cuda"
+
+    def __enter__(self) -> None:
+        self.entered.depth = getattr(self.entered, "depth", 0) + 1
+
+    def __exit__(self, *_: object) -> None:
+        self.entered.depth -= 1
+
+
+def _checked_launches(monkeypatch: Any) -> None:
+    """Interpreted kernels take pretended tensors where they are launched on their card, and work on them in place."""
+    from triton.runtime.interpreter import GridExecutor
+
+    launch = GridExecutor.__call__
+
+    def operands(self: Any, args: Any, kwargs: Any) -> Any:
+        for value in [*args, *kwargs.values()]:
+            if isinstance(value, torch.Tensor) and value.device.type != "cuda":
+                raise ValueError(f"{self.fn.__name__}: pointer argument cannot be accessed from Triton (cpu tensor?)")
+        return [_inner(value) for value in args], {name: _inner(value) for name, value in kwargs.items()}
+
+    def run(self: Any, *args: Any, **kwargs: Any) -> None:
+        if not getattr(_Current.entered, "depth", 0):
+            raise RuntimeError(f"{self.fn.__name__} is launched on whatever card is current")
+        if PretendDevice.recorded is not None:
+            PretendDevice.recorded.append(lambda: launch(self, *args, **kwargs))
+        else:
+            launch(self, *args, **kwargs)
+
+    monkeypatch.setattr(GridExecutor, "_init_args_hst", operands)
+    monkeypatch.setattr(GridExecutor, "_restore_args_dev", lambda *_: None)
+    monkeypatch.setattr(GridExecutor, "__call__", run)
+
+
+@contextmanager
+def pretended_card(monkeypatch: Any, *, triton: bool = False) -> Iterator[None]:
+    """torch on a machine with one card, in this thread and in those started meanwhile; with `triton`, kernels too."""
+    properties = SimpleNamespace(multi_processor_count=8)
+    event = SimpleNamespace(record=lambda: None, synchronize=lambda: None)
+    for name, value in {
+        "is_available": lambda: True, "device_count": lambda: 1, "current_device": lambda: 0,
+        "mem_get_info": lambda *_: (2**34, 2**34), "_lazy_init": lambda: None, "empty_cache": lambda: None,
+        "synchronize": lambda *_: None, "get_device_properties": lambda *_: properties, "Event": lambda: event,
+        "Stream": lambda *_: None, "graph_pool_handle": lambda: None, "CUDAGraph": _Graph, "graph": _capture,
+        "device": _Current,
+    }.items():  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, value)
+    if triton:
+        _checked_launches(monkeypatch)
+    run = threading.Thread.run
+
+    def run_there(thread: threading.Thread) -> None:
+        with PretendDevice(), torch.inference_mode():
+            run(thread)
+
+    monkeypatch.setattr(threading.Thread, "run", run_there)
+    # Weights are made in inference mode too: tensors of a subclass made inside and outside of it do not mix.
+    with PretendDevice(), torch.inference_mode():
+        yield
