@@ -48,7 +48,7 @@ struct dense {
     multiplication multiply;
     struct matrix w;
     const uint16_t *bias, *values;
-    size_t rows, tokens;
+    size_t rows, tokens, item_rows;
     float *floats; /* the tokens' values, where tiles want them */
     const void **x; /* [tokens] */
     uint16_t *y;
@@ -60,12 +60,12 @@ static void dense_floats(void *context, size_t first, size_t last) {
     for (size_t i = first * d->w.k; i < last * d->w.k; i++) d->floats[i] = bf16_to_float(d->values[i]);
 }
 
-/* Items: groups of rows. */
+/* Items: `item_rows` rows. */
 static void dense_rows(void *context, size_t first, size_t last) {
     struct dense *d = context;
     float sums[GROUP_TOKENS][GROUP_ROWS], bias[GROUP_ROWS] = {0};
     for (size_t item = first; item < last; item++) {
-        size_t row = item * GROUP_ROWS, rows = d->rows - row < GROUP_ROWS ? d->rows - row : GROUP_ROWS;
+        size_t row = item * d->item_rows, rows = d->rows - row < d->item_rows ? d->rows - row : d->item_rows;
         for (size_t r = 0; d->bias && r < rows; r++) bias[r] = bf16_to_float(d->bias[row + r]);
         for (size_t p = 0; p < d->tokens; p += GROUP_TOKENS) {
             size_t n = d->tokens - p < GROUP_TOKENS ? d->tokens - p : GROUP_TOKENS;
@@ -86,13 +86,14 @@ int gptoss_native_matmul_bf16(const uint16_t *w, const uint16_t *bias, size_t ro
         .y = y,
     };
     d.multiply = fastest(d.use, tokens);
+    d.item_rows = d.multiply == multiply_tiles ? GROUP_ROWS : STEP_ROWS;
     d.x = malloc(tokens * sizeof *d.x);
     if (d.multiply == multiply_tiles) d.floats = malloc(tokens * k * sizeof *d.floats);
     int status = d.x && (d.floats || d.multiply == multiply_rows) ? GPTOSS_OK : GPTOSS_OUT_OF_MEMORY;
     if (status == GPTOSS_OK) {
         if (d.floats) parallel_for(tokens, 8, threads, dense_floats, &d);
         for (size_t t = 0; t < tokens; t++) d.x[t] = d.floats ? (const void *)(d.floats + t * k) : x + t * k;
-        parallel_for((rows + GROUP_ROWS - 1) / GROUP_ROWS, 1, threads, dense_rows, &d);
+        parallel_for((rows + d.item_rows - 1) / d.item_rows, 1, threads, dense_rows, &d);
     }
     free(d.x);
     free(d.floats);

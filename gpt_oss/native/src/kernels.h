@@ -21,11 +21,15 @@ struct matrix {
 
 /* Products of matrices (products.h). A tile is TILE_ROWS rows, value by value, so that a register holds neighbouring
  * rows; its sums with TILE_TOKENS tokens fit twelve registers of eight. */
-enum { TILE_ROWS = 16, TILE_TOKENS = 6, GROUP_ROWS = 2 * TILE_ROWS };
+enum { TILE_ROWS = 16, TILE_TOKENS = 6 };
+
+/* Tiles of STEP_ROWS rows stay in the first-level cache while all tokens pass; the tokens' values stay in the second
+ * one for GROUP_ROWS rows. */
+enum { STEP_ROWS = 2 * TILE_ROWS, GROUP_ROWS = 3 * STEP_ROWS, STEP_FLOATS = 5440 };
 
 /* How one type of weights is multiplied by many tokens. The formats are the instruction set's own. */
 struct tiles {
-    /* Floats that a tile takes for each BLOCK of values, and as many blocks as keep tiles of GROUP_ROWS rows within
+    /* Floats that a tile takes for each BLOCK of values, and as many blocks as keep tiles of STEP_ROWS rows within
      * STEP_FLOATS. */
     size_t block_floats, blocks;
     /* A tile of rows first .. first + rows - 1, the last one again for those that are missing, and of `blocks` blocks
@@ -36,11 +40,8 @@ struct tiles {
     void (*multiply)(const float *tile, size_t blocks, const void *const *x, size_t offset, size_t tokens, float *sums);
 };
 
-/* Of the first-level cache, the part that weights take. */
-enum { STEP_FLOATS = 5440 };
-
 /* The sizes of tiles of floats. */
-enum { FLOAT_BLOCK = BLOCK * TILE_ROWS, FLOAT_BLOCKS = STEP_FLOATS / (GROUP_ROWS * BLOCK) };
+enum { FLOAT_BLOCK = BLOCK * TILE_ROWS, FLOAT_BLOCKS = STEP_FLOATS / (STEP_ROWS * BLOCK) };
 
 struct kernels {
     const char *name;

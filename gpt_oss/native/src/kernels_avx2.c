@@ -237,8 +237,8 @@ TARGET static inline void transpose(const uint8_t *const *rows, size_t offset, _
     }
 }
 
-/* Tiles of integers. A block is PAIRS pairs of doubled codes in the order of `struct block_pair`, each of all rows, then
- * the rows' scales. */
+/* Tiles of integers. A block is PAIRS pairs of doubled codes in the order of `struct block_pair`, each of all rows,
+ * then the rows' scales. */
 enum { PAIRS = BLOCK / 2, INTEGER_BLOCK = (PAIRS + 1) * TILE_ROWS, INTEGER_BLOCKS = 10 };
 
 TARGET static void widen_mxfp4(const struct matrix *w, size_t first, size_t rows, size_t begin, size_t blocks,

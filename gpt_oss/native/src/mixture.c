@@ -1,5 +1,5 @@
-/* The mixture of experts. Tokens are grouped by expert: its weights are read once for all of its tokens, as rows for few
- * of them and as tiles for many.
+/* The mixture of experts. Tokens are grouped by expert: its weights are read once for all of its tokens, as rows for
+ * few of them and as tiles for many.
  */
 #include "gptoss_native.h"
 

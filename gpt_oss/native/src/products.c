@@ -15,7 +15,7 @@ void multiply_rows(const struct kernels *use, const struct matrix *w, size_t fir
     }
 }
 
-/* Weights of all rows, as many blocks of them as fit the first-level cache, are multiplied by all tokens in turn. */
+/* Weights of some rows, as many blocks of them as fit the first-level cache, are multiplied by all tokens in turn. */
 void multiply_tiles(const struct kernels *use, const struct matrix *w, size_t first, size_t rows, const void *const *x,
                     size_t tokens, float (*sums)[GROUP_ROWS]) {
     const struct tiles *tiles = w->values ? &use->bf16_tiles : &use->mxfp4_tiles;
@@ -25,14 +25,17 @@ void multiply_tiles(const struct kernels *use, const struct matrix *w, size_t fi
         size_t left = w->k / BLOCK - begin, blocks = left < tiles->blocks ? left : tiles->blocks;
         size_t offset = w->values ? begin * BLOCK * sizeof(float) : use->prepared_bytes(begin * BLOCK);
         size_t tile = blocks * tiles->block_floats;
-        for (size_t r = 0; r < rows; r += TILE_ROWS) {
-            size_t n = rows - r < TILE_ROWS ? rows - r : TILE_ROWS;
-            tiles->widen(w, first + r, n, begin, blocks, step + r / TILE_ROWS * tile);
-        }
-        for (size_t p = 0; p < tokens; p += TILE_TOKENS) {
-            size_t n = tokens - p < TILE_TOKENS ? tokens - p : TILE_TOKENS;
-            for (size_t r = 0; r < rows; r += TILE_ROWS)
-                tiles->multiply(step + r / TILE_ROWS * tile, blocks, x + p, offset, n, &sums[p][r]);
+        for (size_t from = 0; from < rows; from += STEP_ROWS) {
+            size_t to = rows - from < STEP_ROWS ? rows : from + STEP_ROWS;
+            for (size_t r = from; r < to; r += TILE_ROWS) {
+                size_t n = to - r < TILE_ROWS ? to - r : TILE_ROWS;
+                tiles->widen(w, first + r, n, begin, blocks, step + (r - from) / TILE_ROWS * tile);
+            }
+            for (size_t p = 0; p < tokens; p += TILE_TOKENS) {
+                size_t n = tokens - p < TILE_TOKENS ? tokens - p : TILE_TOKENS;
+                for (size_t r = from; r < to; r += TILE_ROWS)
+                    tiles->multiply(step + (r - from) / TILE_ROWS * tile, blocks, x + p, offset, n, &sums[p][r]);
+            }
         }
     }
 }
