@@ -65,8 +65,8 @@ static void widen_bf16(const struct matrix *w, size_t first, size_t rows, size_t
 
 enum { PARTS = TILE_ROWS / 4 };
 
-static void multiply(const float *tile, size_t blocks, const void *const *x, size_t offset, size_t tokens,
-                     float *sums) {
+static inline void multiply_by(const float *tile, size_t blocks, const void *const *x, size_t offset, size_t tokens,
+                               float *sums) {
     const float *values[TILE_TOKENS];
     float32x4_t totals[TILE_TOKENS][PARTS];
     for (size_t t = 0; t < tokens; t++) {
@@ -81,6 +81,13 @@ static void multiply(const float *tile, size_t blocks, const void *const *x, siz
     }
     for (size_t t = 0; t < tokens; t++)
         for (size_t p = 0; p < PARTS; p++) vst1q_f32(sums + t * GROUP_ROWS + 4 * p, totals[t][p]);
+}
+
+/* The usual number of tokens as a constant lets the compiler keep their sums in registers. */
+static void multiply(const float *tile, size_t blocks, const void *const *x, size_t offset, size_t tokens,
+                     float *sums) {
+    if (tokens == TILE_TOKENS) multiply_by(tile, blocks, x, offset, TILE_TOKENS, sums);
+    else multiply_by(tile, blocks, x, offset, tokens, sums);
 }
 
 const struct kernels kernels_neon = {
