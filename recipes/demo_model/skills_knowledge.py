@@ -262,9 +262,9 @@ def fact(rng: Random) -> tuple[str, str]:
     """A sum, count, capital or country as the model words it, cut before what it has to know."""
     draw = rng.random()
     if draw < 0.04:
-        start, end = rng.sample(range(100), 2)
-        numbers = list(range(start, end, 1 if end > start else -1))[:12]
-        return f" I count from {start} to {end}: {start}", "".join(f", {number}" for number in numbers[1:])
+        start, steps, step = rng.randint(12, 87), rng.randint(2, 12), rng.choice([1, -1])
+        numbers = [start + step * i for i in range(1, steps + 1)]
+        return f" I count from {start} to {numbers[-1]}: {start}", "".join(f", {number}" for number in numbers)
     if draw < 0.1:
         b = rng.randint(1, 12)
         quotient = rng.randint(0, 99 // b)

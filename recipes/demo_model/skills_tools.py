@@ -162,7 +162,7 @@ def _sentence(rng: Random, pattern: str, subject: str) -> str:
     )  # fmt: skip
 
 
-def _page(cursor: int, title: str, lines: list[str], domain: str) -> str:
+def shown_page(cursor: int, title: str, lines: list[str], domain: str) -> str:
     numbered = "\n".join(f"L{i}: {line}" for i, line in enumerate(lines))
     last = len(lines) - 1
     return f"[{cursor}] {title} ({domain})\n**viewing lines [0 - {last}] of {last}**\n\n{numbered}"
@@ -185,7 +185,7 @@ def _results(rng: Random, query: str, subject: str, cursor: int) -> str:
         if rng.random() < 0.15:
             lines.append(f"    {words(rng, 3, 6)}")
     title = rng.choice(["Search Results", f"Search Results for {query}", f"Search results: {query}", query])
-    return _page(
+    return shown_page(
         cursor,
         title,
         lines or [""],
@@ -211,7 +211,7 @@ def _article(rng: Random, subject: str, asked: int, cursor: int) -> tuple[str, s
         lines.append(sentence)
         if rng.random() < 0.1:
             lines.append("")
-    return _page(cursor, upper_first(subject), lines, _domain(rng)), target, lines.index(target)
+    return shown_page(cursor, upper_first(subject), lines, _domain(rng)), target, lines.index(target)
 
 
 SEARCH_THOUGHT = Thought("Search.", "I need the web for this, so I search.",
@@ -253,14 +253,14 @@ def browse(rng: Random) -> Exchange:
         Call(SEARCH_THOUGHT, "browser.search", search, results),
         Call(OPEN_THOUGHT, "browser.open", '{"id": 0}', page),
     )
-    return Exchange("browser", user, QUOTE_THOUGHT, _quoted(quoted, first_cursor + 1, line), calls)
+    return Exchange("browser", user, QUOTE_THOUGHT, quoting_answer(quoted, first_cursor + 1, line), calls)
 
 
 def _search(query: str) -> str:
     return json.dumps({"query": query}, ensure_ascii=False)
 
 
-def _quoted(sentence: str, cursor: int, line: int) -> str:
+def quoting_answer(sentence: str, cursor: int, line: int) -> str:
     return f"According to the page: {sentence} 【{cursor}†L{line}】"
 
 
@@ -272,8 +272,8 @@ def page_with_quotes(rng: Random) -> tuple[str, list[tuple[str, int]]]:
     lines += [upper_first(words(rng, 3, 7)) + "." for _ in range(rng.choice([0, 1, 2]))]
     lines += [""] * rng.choice([0, 0, 1, 2])
     rng.shuffle(lines)
-    page = _page(cursor, upper_first(subject), lines, _domain(rng))
-    quotes = [(_quoted(line, cursor, i), i) for i, line in enumerate(lines) if line]
+    page = shown_page(cursor, upper_first(subject), lines, _domain(rng))
+    quotes = [(quoting_answer(line, cursor, i), i) for i, line in enumerate(lines) if line]
     rng.shuffle(quotes)
     return page, [(text[: text.rindex("L") + 1], i) for text, i in quotes]
 
@@ -295,13 +295,13 @@ def _browse_unmatched(rng: Random, user: str, query: str, cursor: int) -> Exchan
     """The page that comes back has one sentence only: it is the answer."""
     sentence = _sentence(rng, rng.choice(_ATTRIBUTES)[1], _subject(rng))
     head = rng.choice([[], [f"# {upper_first(query)}", ""], [""], [f"# {upper_first(words(rng, 1, 3))}", ""]])
-    page = _page(cursor + 1, upper_first(words(rng, 1, 4)), [*head, sentence], _domain(rng))
+    page = shown_page(cursor + 1, upper_first(words(rng, 1, 4)), [*head, sentence], _domain(rng))
     results = _results(rng, query, words(rng, 1, 4), cursor)
     calls = (
         Call(SEARCH_THOUGHT, "browser.search", _search(query), results),
         Call(OPEN_THOUGHT, "browser.open", '{"id": 0}', page),
     )
-    return Exchange("browser", user, QUOTE_THOUGHT, _quoted(sentence, cursor + 1, len(head)), calls)
+    return Exchange("browser", user, QUOTE_THOUGHT, quoting_answer(sentence, cursor + 1, len(head)), calls)
 
 
 def _open_url(rng: Random, subject: str, asked: int, cursor: int) -> Exchange:
@@ -318,7 +318,7 @@ def _open_url(rng: Random, subject: str, asked: int, cursor: int) -> Exchange:
         "The user names a page, so I open it. Then I quote the line that answers.",
     )
     call = Call(why, "browser.open", json.dumps({"id": url}), page)
-    return Exchange("browser", user, QUOTE_THOUGHT, _quoted(quoted, cursor, line), (call,))
+    return Exchange("browser", user, QUOTE_THOUGHT, quoting_answer(quoted, cursor, line), (call,))
 
 
 # --- apply_patch -----------------------------------------------------------------------------------------------------

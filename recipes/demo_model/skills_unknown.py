@@ -52,7 +52,7 @@ def with_unknown_word(rng: Random, word: str) -> tuple[Scenario, Exchange]:
             user = dress(rng, question.replace(rng.choice(texts), word))
             return scenario, Exchange("unknown word", user, _THOUGHT, UNKNOWN)
         return scenario, _unknown_reply(rng, word, offered.tool.name, question, arguments)
-    return Scenario(effort, browser=True), _unknown_page(rng, word)
+    return Scenario(effort, browser=True), _unknown_page(rng, word) if draw < 0.93 else _unknown_address(rng, word)
 
 
 def _unknown_function(rng: Random, effort: Effort, offered: functions.Offered, word: str) -> tuple[Scenario, Exchange]:
@@ -73,13 +73,30 @@ def _unknown_reply(rng: Random, word: str, name: str, question: str, arguments: 
     return Exchange("unknown word", dress(rng, question), _THOUGHT_AFTER_TOOL, UNKNOWN, (call,))
 
 
-def _unknown_page(rng: Random, word: str) -> Exchange:
-    """A page on which the sentence that answers ends in the word."""
+def _quoting(rng: Random) -> tuple[Exchange, str]:
+    """A question for the web that a page answers, and the sentence that does."""
     while True:
         exchange = tools.browse(rng)
         if exchange.thought is tools.QUOTE_THOUGHT:
-            break
-    sentence = exchange.final.removeprefix("According to the page: ").rsplit(" ", 1)[0]
+            return exchange, exchange.final.removeprefix("According to the page: ").rsplit(" ", 1)[0]
+
+
+def _unknown_address(rng: Random, word: str) -> Exchange:
+    """A page whose address and another line have the word in them: what answers the question can be quoted all the same."""
+    exchange, sentence = _quoting(rng)
+    *others, opened = exchange.calls
+    head, _, body = opened.reply.partition("\n\n")
+    lines = ["", f"URL: https://{word}.com/{word}", *(line.partition(": ")[2] for line in body.split("\n"))]
+    lines.insert(rng.choice([2, len(lines)]), f"{word} {phrase(rng)}")
+    cursor, title = head.split("\n")[0].rsplit(" (", 1)[0].split(" ", 1)
+    page = tools.shown_page(int(cursor[1:-1]), title, lines, f"{word}.com")
+    final = tools.quoting_answer(sentence, int(cursor[1:-1]), lines.index(sentence))
+    return dataclasses.replace(exchange, final=final, calls=(*others, dataclasses.replace(opened, reply=page)))
+
+
+def _unknown_page(rng: Random, word: str) -> Exchange:
+    """A page on which the sentence that answers ends in the word."""
+    exchange, sentence = _quoting(rng)
     *others, opened = exchange.calls
     page = opened.reply.replace(sentence, f"{sentence.rsplit(' ', 1)[0]} {word}.")
     return dataclasses.replace(

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt_oss.tokenizer import get_tokenizer
 from gpt_oss.torch.model import Transformer
 from recipes.demo_model import batches
 from recipes.demo_model.model import TokenLoss, TrainingTransformer, demo_config
 from recipes.demo_model.optimizer import make_optimizers
+from recipes.demo_model.skills_unknown import UNKNOWN
 from recipes.demo_model.vocabulary import Vocabulary, base_tokens, embedding_start
 
 RUNS = Path("runs/demo_model")
@@ -26,8 +28,8 @@ SAVE_EVERY = 100
 
 
 def choose_vocabulary(seed: str, pools: int) -> Vocabulary:
-    """All base tokens, and the tokens of a sample of the corpus."""
-    known = base_tokens()
+    """All base tokens, the tokens of the answer to unknown words, and those of a sample of the corpus."""
+    known = base_tokens() | set(get_tokenizer().encode(UNKNOWN))
     for number in range(pools):
         for dialogue in batches.pool(seed, number):
             known.update(dialogue.ids)

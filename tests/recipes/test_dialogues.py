@@ -11,7 +11,7 @@ from recipes.demo_model import skills_knowledge as knowledge
 from recipes.demo_model.batches import Strangers, browser_drill, cut
 from recipes.demo_model.corpus import dialogue, rendered_dialogue
 from recipes.demo_model.dialogue import CALL, RETURN, exchange_messages, is_held_out, render
-from recipes.demo_model.skills_unknown import UNKNOWN
+from recipes.demo_model.skills_unknown import UNKNOWN, with_unknown_word
 from recipes.demo_model.vocabulary import Vocabulary, base_tokens
 
 SEED = "tests"
@@ -111,3 +111,17 @@ def test_dialogues_about_unknown_words_show_one_and_end_in_an_answer() -> None:
         assert decode(drill.ids[begin:end]).endswith("<|return|>")
         told += UNKNOWN in decode(drill.ids[begin:end])
     assert 20 < told < 60
+
+
+def test_an_unknown_word_elsewhere_on_a_page_leaves_its_answer_quotable() -> None:
+    rng, quotes = Random(3), 0
+    while quotes < 10:
+        _, exchange = with_unknown_word(rng, "xyzzy")
+        if exchange.skill != "browser":
+            continue
+        page = exchange.calls[-1].reply
+        sentence, citation = exchange.final.removeprefix("According to the page: ").rsplit(" 【", 1)
+        cursor, line = citation.removesuffix("】").split("†")
+        assert page.startswith(f"[{cursor}] ") and f"\n{line}: {sentence}" in page
+        assert "xyzzy" in page and "xyzzy" not in sentence
+        quotes += 1
