@@ -331,12 +331,12 @@ def test_argmax(device: Device, rng: np.random.Generator) -> None:
     assert token.array.tolist() == [*logits[:5].argmax(-1), -1, -1, -1, 0]
 
 
-def kept_by_top_p(p: np.ndarray, top_p: float) -> np.ndarray:
+def kept_by_top_p(p: np.ndarray, top_p: float, slack: float) -> np.ndarray:
     """Whether each token is needed: those more probable, or equal and earlier, do not reach top_p without it."""
     order = np.argsort(-p, kind="stable")
     before = np.cumsum(p[order]) - p[order]
     kept = np.zeros(len(p), bool)
-    kept[order] = before < top_p * p.sum() * (1 - 1e-6)
+    kept[order] = before < top_p * p.sum() * (1 + slack)
     return kept
 
 
@@ -351,13 +351,20 @@ def test_sample(device: Device, rng: np.random.Generator, top_p: float, tokens: 
     with device.commands() as commands:
         for point, token in zip(points, found, strict=True):
             commands.launch("launch_sample", ARGS["sample"](tokens, top_p, point), probabilities.at(), token.at())
-    exact = p.astype(np.float64)
-    exact[~kept_by_top_p(exact, top_p)] = 0
-    ends = np.cumsum(exact) / exact.sum()
-    for point, token in zip(points, found, strict=True):
-        index = token.array[0]
-        assert exact[index] > 0
-        assert ends[index] - exact[index] / exact.sum() - 1e-5 <= point <= ends[index] + 1e-5
+
+    def agrees(slack: float) -> bool:
+        exact = p.astype(np.float64)
+        exact[~kept_by_top_p(exact, top_p, slack)] = 0
+        ends = np.cumsum(exact) / exact.sum()
+        begins = ends - exact / exact.sum()
+        indices = [token.array[0] for token in found]
+        return all(
+            exact[i] > 0 and begins[i] - 1e-5 <= point <= ends[i] + 1e-5
+            for point, i in zip(points, indices, strict=True)
+        )
+
+    # With so many equal values a sum can lie on top_p itself; there rounding decides whether one token more is kept.
+    assert agrees(-1e-6) or agrees(1e-6)
 
 
 def test_sample_without_a_distribution(plain_device: Device) -> None:
