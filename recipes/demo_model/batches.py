@@ -6,7 +6,7 @@ into batches of at most `TOKENS` padded tokens, which are then shuffled within t
 
 import multiprocessing as mp
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from queue import Full
 from random import Random
@@ -17,7 +17,7 @@ from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer
 from recipes.demo_model.corpus import rendered_dialogue
 from recipes.demo_model.dialogue import MESSAGE, START, Effort, Exchange, Rendered, Scenario, is_held_out, render
 from recipes.demo_model.skills_knowledge import fact
-from recipes.demo_model.skills_tools import browse, page_with_quotes
+from recipes.demo_model.skills_tools import browse, page_with_quotes, python
 from recipes.demo_model.skills_unknown import with_unknown_word
 from recipes.demo_model.vocabulary import Vocabulary
 
@@ -132,14 +132,15 @@ def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
     return Batch(vocabulary.compact[tokens], wanted)
 
 
-def browser_drill(rng: Random, dialogues: int) -> list[Rendered]:
-    """Browser dialogues without their system message, which is two thirds of their tokens.
+def tool_drill(rng: Random, use: Callable[[Random], Exchange], dialogues: int) -> list[Rendered]:
+    """Dialogues of a built-in tool without their system message, which is two thirds of their tokens.
 
     Wanted are the texts of calls and answers; the thoughts are not, because nothing tells the effort.
     """
     found: list[Rendered] = []
     while len(found) < dialogues:
-        scenario, exchange = Scenario(rng.choice(list(Effort)), browser=True), browse(rng)
+        scenario = Scenario(rng.choice(list(Effort)), browser=use is browse, python=use is python)
+        exchange = use(rng)
         if not is_held_out(scenario, [exchange]):
             found.append(_without_system(scenario, exchange))
     return found
@@ -199,7 +200,8 @@ def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> 
         batches += [drill(vocabulary, numbers) for _ in range(drills)]
         batches += [fact_drill(vocabulary, order) for _ in range(drills)]
         batches += [quote_drill(vocabulary, order) for _ in range(drills // 2)]
-        batches += cut(browser_drill(order, 18 * drills), vocabulary, order)
+        batches += cut(tool_drill(order, browse, 18 * drills), vocabulary, order)
+        batches += cut(tool_drill(order, python, 24 * drills), vocabulary, order)
         batches += cut(strangers.dialogues(order, 8 * drills), vocabulary, order)
         order.shuffle(batches)
         for index, batch in enumerate(batches):

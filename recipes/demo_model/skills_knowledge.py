@@ -272,6 +272,10 @@ def fact(rng: Random) -> tuple[str, str]:
     if draw < 0.17:
         country = rng.choice(facts.WELL_KNOWN)
         return f" what is the capital of {country.lower()}? The capital of", f" {country} is {facts.CAPITALS[country]}"
+    if draw < 0.22:
+        a, op, b = rng.randint(0, 99), rng.choice("+-"), rng.randint(0, 99)
+        asked = rng.choice(OPERATORS[op][0][2:]).format(a=facts.number_in_words(a), b=facts.number_in_words(b))
+        return f" {asked}:", f" {solve(a, op, b)[0]}"
     if draw < 0.7:
         start, *rest = solve(*operands(rng))[0].split(" = ")
         return (f" {start} =", f" {' = '.join(rest)}") if rest else (f" {start[:-12]}", start[-12:])

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from gpt_oss.checkpoint_layout import checkpoint_specs
+from gpt_oss.checkpoint_writer import write_checkpoint
 from gpt_oss.config import ModelConfig
-from gpt_oss.synthetic import write_synthetic
+from gpt_oss.synthetic import SyntheticTensors, write_synthetic
+
+FIRST_CONTROL_TOKEN = 199_998
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
@@ -35,6 +38,22 @@ def tiny_config(**changes: Any) -> ModelConfig:
 def tiny_checkpoint(directory: Path, config: ModelConfig | None = None, **options: Any) -> Path:
     """Write a random checkpoint with weights of sane size; options are those of `write_synthetic`."""
     return write_synthetic(directory, config or tiny_config(), **options)
+
+
+def endless_checkpoint(directory: Path, config: ModelConfig) -> Path:
+    """A random checkpoint over the real vocabulary that, asked greedily, never ends its answer.
+
+    Control tokens have the logit 0, and the largest of 200,000 random ones is above it.
+    """
+    return write_checkpoint(directory, config, _EndlessTensors(config))
+
+
+class _EndlessTensors(SyntheticTensors):
+    def __getitem__(self, name: str) -> np.ndarray:
+        tensor = super().__getitem__(name)
+        if name == "unembedding.weight":
+            tensor[FIRST_CONTROL_TOKEN:] = 0
+        return tensor
 
 
 def random_tensors(config: ModelConfig, random: np.random.Generator, quantized: bool = True) -> dict[str, np.ndarray]:

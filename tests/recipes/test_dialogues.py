@@ -8,9 +8,10 @@ from openai_harmony import Role, StreamableParser
 
 from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer
 from recipes.demo_model import skills_knowledge as knowledge
-from recipes.demo_model.batches import Strangers, browser_drill, cut
+from recipes.demo_model.batches import Strangers, cut, tool_drill
 from recipes.demo_model.corpus import dialogue, rendered_dialogue
 from recipes.demo_model.dialogue import CALL, RETURN, exchange_messages, is_held_out, render
+from recipes.demo_model.skills_tools import browse, python
 from recipes.demo_model.skills_unknown import UNKNOWN, with_unknown_word
 from recipes.demo_model.vocabulary import Vocabulary, base_tokens
 
@@ -92,13 +93,17 @@ def test_batches_hold_all_wanted_tokens_of_their_dialogues() -> None:
     assert sum(int(batch.wanted.sum()) for batch in batches) == sum(sum(d.wanted) for d in kept)
 
 
-def test_browser_drills_begin_with_the_user_and_want_what_is_said_but_not_the_thoughts() -> None:
+@pytest.mark.parametrize("tool", [browse, python])
+def test_tool_drills_begin_with_the_user_and_want_what_is_said_but_not_the_thoughts(tool) -> None:
     decode = get_tokenizer().decode
-    for drill in browser_drill(Random(1), 60):
+    for drill in tool_drill(Random(1), tool, 60):
         assert decode(drill.ids).startswith("<|start|>user<|message|>")
         wanted = decode([token for token, want in zip(drill.ids, drill.wanted, strict=True) if want])
         calls, _, answer = wanted.rpartition("<|call|>")
-        assert all(set(json.loads(call)) in ({"query"}, {"id"}) for call in calls.split("<|call|>"))
+        if tool is browse:
+            assert all(set(json.loads(call)) in ({"query"}, {"id"}) for call in calls.split("<|call|>"))
+        else:
+            compile(calls, "call", "exec")
         assert answer.endswith("<|return|>") and "<|" not in answer.removesuffix("<|return|>")
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.helpers.checkpoints import tiny_checkpoint, tiny_config
+from tests.helpers.checkpoints import endless_checkpoint, tiny_config
 from tests.responses_api.stream_rules import check_stream
 
 ROOT = Path(__file__).parents[2]
@@ -22,9 +22,9 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """A random model with the real vocabulary, which says nonsense."""
+    """A random model with the real vocabulary, which says nonsense and, at temperature 0, never ends by itself."""
     config = tiny_config(num_hidden_layers=1, vocab_size=201_088, hidden_size=64, intermediate_size=64)
-    return tiny_checkpoint(tmp_path_factory.mktemp("serve") / "model", config)
+    return endless_checkpoint(tmp_path_factory.mktemp("serve") / "model", config)
 
 
 @pytest.fixture
@@ -51,7 +51,8 @@ def start(checkpoint):
 
 
 def ask(base, **body):
-    return httpx.post(f"{base}/responses", json={"input": "hi", "max_output_tokens": 3, **body}, timeout=60).json()
+    body = {"input": "hi", "max_output_tokens": 3, "temperature": 0, **body}
+    return httpx.post(f"{base}/responses", json=body, timeout=60).json()
 
 
 def test_what_was_acknowledged_survives_kill_9(start, tmp_path):
