@@ -200,7 +200,7 @@ def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> 
         batches += [drill(vocabulary, numbers) for _ in range(drills)]
         batches += [fact_drill(vocabulary, order) for _ in range(drills)]
         batches += [quote_drill(vocabulary, order) for _ in range(drills // 2)]
-        batches += cut(tool_drill(order, browse, 18 * drills), vocabulary, order)
+        batches += cut(tool_drill(order, browse, 24 * drills), vocabulary, order)
         batches += cut(tool_drill(order, python, 24 * drills), vocabulary, order)
         batches += cut(strangers.dialogues(order, 8 * drills), vocabulary, order)
         order.shuffle(batches)

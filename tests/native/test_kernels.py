@@ -217,6 +217,50 @@ def test_dense(library, rows, k, tokens):
         assert (error <= 2.0**-8 * np.abs(expected + offset) + 1e-4 * np.sqrt(k)).all()
 
 
+def dense(library, w, x):
+    """x Wᵀ as fp64 values of the BF16 result, and as the fp64 product of the same BF16 values."""
+    rows, tokens, k = len(w), *x.shape
+    y = np.full((tokens, rows), 0x7FC0, np.uint16)
+    library.matmul_bf16(w.ctypes.data, None, rows, k, x.ctypes.data, tokens, y.ctypes.data, 2)
+    exact = bfloat16_values(x).astype(np.float64) @ bfloat16_values(w).astype(np.float64).T
+    return bfloat16_values(y).astype(np.float64), exact
+
+
+@pytest.mark.parametrize("tokens", [3, 47])
+def test_dense_keeps_small_values_beside_large_ones(library, tokens):
+    """Sums are fp32: the error is the rounding of the result, and 2^-18 of the sum of the products' magnitudes."""
+    random = np.random.default_rng()
+
+    def of_all_sizes(shape):
+        return bf16(random.normal(size=shape) * 2.0 ** random.integers(-12, 1, shape))
+
+    w, x = of_all_sizes((35, 320)), of_all_sizes((tokens, 320))
+    actual, exact = dense(library, w, x)
+    magnitudes = np.abs(bfloat16_values(x)).astype(np.float64) @ np.abs(bfloat16_values(w)).astype(np.float64).T
+    assert (np.abs(actual - exact) <= 2.0**-8 * np.abs(exact) + 2.0**-18 * magnitudes).all()
+
+
+@pytest.mark.parametrize("tokens", [3, 47])
+@pytest.mark.parametrize(("up", "down"), [(100, -100), (-100, 100), (-126, 60), (60, -130), (120, -1)])
+def test_dense_at_both_ends_of_the_exponents(library, tokens, up, down):
+    random = np.random.default_rng()
+    w, x = bf16(random.uniform(1, 2, (20, 96)) * 2.0**up), bf16(random.uniform(1, 2, (tokens, 96)) * 2.0**down)
+    actual, exact = dense(library, w, x)
+    assert np.abs(actual / exact - 1).max() < 2.0**-7
+
+
+@pytest.mark.parametrize("tokens", [3, 47])
+@pytest.mark.parametrize("odd", [0x7FC0, 0x7F80, 0xFF80])
+def test_dense_nan_and_infinity_reach_their_own_row_and_token_only(library, tokens, odd):
+    random = np.random.default_rng()
+    w, x = bf16(random.normal(size=(20, 96))), bf16(random.normal(size=(tokens, 96)))
+    w[5, 40], x[2, 70] = odd, odd
+    y, _ = dense(library, w, x)
+    finite = np.isfinite(y)
+    assert not finite[:, 5].any() and not finite[2].any()
+    assert finite.sum() == (tokens - 1) * 19
+
+
 def test_arguments_that_cannot_be_computed_are_refused(library):
     random = np.random.default_rng()
     layer = random_layer(random, 2, 64, 32)
