@@ -56,7 +56,6 @@ DECODE_EXPERTS = ("gate_up_kernel", "down_kernel")
 EXPERTS = (*DECODE_EXPERTS, "grouped_gate_up_kernel", "grouped_down_kernel")
 # One size for each way that the grouped products are cut (grouped.Tiling.for_pairs).
 PREFILL_TOKENS = (2048, 512, 64)
-_INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)", re.M)
 # A label, or an instruction and what it branches to.
 _STATEMENT = re.compile(
     r"^(?P<label>\.L_x_\d+):|^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?(?P<opcode>[A-Z][\w.]*)[^\n]*?(?P<to>\.L_x_\d+)?[^\n.]*$",
@@ -172,8 +171,8 @@ def examine(target: str, model: str, name: str, kernel: Any, batch: int | None) 
             wide_loads=sum(opcode.endswith("load_dwordx4") for opcode in code),
         )  # fmt: skip
     text = disassemble(kernel.asm["cubin"])
-    opcodes = _INSTRUCTION.findall(text)
-    code = [opcode for opcode in opcodes if opcode != "NOP"]
+    opcodes = [statement["opcode"] for statement in _STATEMENT.finditer(text)]
+    code = [opcode for opcode in opcodes if opcode not in (None, "NOP")]
     weight_loads = sum(".128" in opcode and ".NA" in opcode for opcode in code)
     per_weight = main = late = None
     if weight_loads:

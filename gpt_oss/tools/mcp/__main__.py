@@ -11,8 +11,8 @@ import socket
 import sys
 from collections.abc import Sequence
 
-from gpt_oss.command_line import port
-from gpt_oss.errors import GptOssError, ToolError
+from gpt_oss.command_line import port, run_command
+from gpt_oss.errors import ToolError
 from gpt_oss.tools.registry import build_tool
 from gpt_oss.tools.tool import Tool
 
@@ -30,14 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=port, default=8001, help="port to listen on, 0 for any (default: %(default)s)")
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)  # stdout belongs to the protocol
-    try:
-        _serve(options)
-    except GptOssError as error:
-        sys.stderr.write(f"gpt_oss.tools.mcp: {error}\n")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+    return run_command(parser.prog, lambda: _serve(options))
 
 
 def _serve(options: argparse.Namespace) -> None:
