@@ -6,7 +6,7 @@ into batches of at most `TOKENS` padded tokens, which are then shuffled within t
 
 import multiprocessing as mp
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from queue import Full
 from random import Random
@@ -113,7 +113,7 @@ def fact_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
 
 
 def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
-    """A page and its lines quoted with citations, one after another: only the cited line numbers are wanted.
+    """A page and its lines quoted with citations, one after another: only the cited pages and lines are wanted.
 
     A browser dialogue asks for one of them in seven hundred tokens.
     """
@@ -123,8 +123,8 @@ def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
     for row in range(len(tokens)):
         page, quotes = page_with_quotes(rng)
         ids = tokenizer.encode(page)
-        for quote, line in quotes:
-            given, found = tokenizer.encode(f"\n{quote}"), tokenizer.encode(f"{line}】")
+        for quote, citation in quotes:
+            given, found = tokenizer.encode(f"\n{quote}"), tokenizer.encode(citation)
             place = len(ids) + len(given)
             ids += given + found
             wanted[row, place : len(ids)] = True
@@ -132,15 +132,16 @@ def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
     return Batch(vocabulary.compact[tokens], wanted)
 
 
-def tool_drill(rng: Random, use: Callable[[Random], Exchange], dialogues: int) -> list[Rendered]:
-    """Dialogues of a built-in tool without their system message, which is two thirds of their tokens.
+def tool_drill(rng: Random, tool: str, dialogues: int) -> list[Rendered]:
+    """Dialogues of the tool "browser" or "python" without their system message, which is two thirds of their tokens;
+    most browsers have shown other pages before.
 
     Wanted are the texts of calls and answers; the thoughts are not, because nothing tells the effort.
     """
     found: list[Rendered] = []
     while len(found) < dialogues:
-        scenario = Scenario(rng.choice(list(Effort)), browser=use is browse, python=use is python)
-        exchange = use(rng)
+        scenario = Scenario(rng.choice(list(Effort)), browser=tool == "browser", python=tool == "python")
+        exchange = browse(rng, used=0.7) if tool == "browser" else python(rng)
         if not is_held_out(scenario, [exchange]):
             found.append(_without_system(scenario, exchange))
     return found
@@ -200,8 +201,8 @@ def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> 
         batches += [drill(vocabulary, numbers) for _ in range(drills)]
         batches += [fact_drill(vocabulary, order) for _ in range(drills)]
         batches += [quote_drill(vocabulary, order) for _ in range(drills // 2)]
-        batches += cut(tool_drill(order, browse, 24 * drills), vocabulary, order)
-        batches += cut(tool_drill(order, python, 24 * drills), vocabulary, order)
+        batches += cut(tool_drill(order, "browser", 24 * drills), vocabulary, order)
+        batches += cut(tool_drill(order, "python", 24 * drills), vocabulary, order)
         batches += cut(strangers.dialogues(order, 8 * drills), vocabulary, order)
         order.shuffle(batches)
         for index, batch in enumerate(batches):

@@ -261,18 +261,19 @@ def _reverse_capital(rng: Random) -> Exchange:
 def fact(rng: Random) -> tuple[str, str]:
     """A sum, count, capital or country as the model words it, cut before what it has to know."""
     draw = rng.random()
-    if draw < 0.04:
+    if draw < 0.08:
         start, steps, step = rng.randint(12, 87), rng.randint(2, 12), rng.choice([1, -1])
         numbers = [start + step * i for i in range(1, steps + 1)]
-        return f" I count from {start} to {numbers[-1]}: {start}", "".join(f", {number}" for number in numbers)
-    if draw < 0.1:
+        before = rng.choice([" I count from", " from", ""])
+        return f"{before} {start} to {numbers[-1]}: {start}", "".join(f", {number}" for number in numbers)
+    if draw < 0.13:
         b = rng.randint(1, 12)
         quotient = rng.randint(0, 99 // b)
         return f" The number {b} fits {quotient} times, because {b} * {quotient} =", f" {b * quotient}"
-    if draw < 0.17:
+    if draw < 0.19:
         country = rng.choice(facts.WELL_KNOWN)
         return f" what is the capital of {country.lower()}? The capital of", f" {country} is {facts.CAPITALS[country]}"
-    if draw < 0.22:
+    if draw < 0.24:
         a, op, b = rng.randint(0, 99), rng.choice("+-"), rng.randint(0, 99)
         asked = rng.choice(OPERATORS[op][0][2:]).format(a=facts.number_in_words(a), b=facts.number_in_words(b))
         return f" {asked}:", f" {solve(a, op, b)[0]}"

@@ -222,9 +222,12 @@ QUOTE_THOUGHT = Thought("", "The page has the answer, so I quote it.",
                         "The page has the answer. I quote the line and cite it. Nothing else is needed.")  # fmt: skip
 
 
-def browse(rng: Random) -> Exchange:
-    """A question for the web: search, open the first result, quote the line that answers."""
-    first_cursor = 0 if rng.random() < 0.9 else rng.randint(1, 9)
+def browse(rng: Random, used: float = 0.1) -> Exchange:
+    """A question for the web: search, open the first result, quote the line that answers.
+
+    used: share of browsers that have shown pages before, so that the first one is not number 0.
+    """
+    first_cursor = 0 if rng.random() < 1 - used else rng.randint(1, 9)
     subject, asked = _subject(rng), rng.randrange(len(_ATTRIBUTES))
     draw = rng.random()
     if draw < 0.12:
@@ -264,8 +267,8 @@ def quoting_answer(sentence: str, cursor: int, line: int) -> str:
     return f"According to the page: {sentence} 【{cursor}†L{line}】"
 
 
-def page_with_quotes(rng: Random) -> tuple[str, list[tuple[str, int]]]:
-    """A page, and for each of its sentences in any order the answer that quotes it, cut before the line's number."""
+def page_with_quotes(rng: Random) -> tuple[str, list[tuple[str, str]]]:
+    """A page, and for each of its sentences in any order the answer that quotes it, cut into quote and citation."""
     subject, cursor = _subject(rng), rng.randint(0, 9)
     patterns = rng.sample(_ATTRIBUTES, rng.randint(3, 7))
     lines = [_sentence(rng, pattern, subject if rng.random() < 0.7 else _subject(rng)) for _, pattern in patterns]
@@ -273,9 +276,9 @@ def page_with_quotes(rng: Random) -> tuple[str, list[tuple[str, int]]]:
     lines += [""] * rng.choice([0, 0, 1, 2])
     rng.shuffle(lines)
     page = shown_page(cursor, upper_first(subject), lines, _domain(rng))
-    quotes = [(quoting_answer(line, cursor, i), i) for i, line in enumerate(lines) if line]
-    rng.shuffle(quotes)
-    return page, [(text[: text.rindex("L") + 1], i) for text, i in quotes]
+    answers = [quoting_answer(line, cursor, i) for i, line in enumerate(lines) if line]
+    rng.shuffle(answers)
+    return page, [(text[: text.rindex("【") + 1], text[text.rindex("【") + 1 :]) for text in answers]
 
 
 def _spoken(rng: Random, question: str) -> tuple[str, str]:
