@@ -54,14 +54,11 @@ class Setting:
     scenario: Scenario
     offered: list[functions.Offered]
     patch_key: str | None
-    unfit: float
-    """Weight of questions that no offered function answers."""
 
 
 @dataclass(frozen=True)
 class _Shares:
-    """How often each kind of tool is on offer, which share of functions has an invented name, and how much is asked
-    that no function answers."""
+    """How often each kind of tool is on offer, and which share of functions has an invented name."""
 
     functions: float
     patch: float
@@ -69,13 +66,10 @@ class _Shares:
     browser: float
     plain: float
     invented: float
-    unfit: float
 
 
-_ASKED = _Shares(functions=0.29, patch=0.08, python=0.08, browser=0.06, plain=0.49, invented=0.15, unfit=0.2)
-_PRACTISED = _Shares(
-    functions=0.40, patch=0.10, python=0.12, browser=0.09, plain=0.29, invented=0.35, unfit=0.35
-)
+_ASKED = _Shares(functions=0.29, patch=0.08, python=0.08, browser=0.06, plain=0.49, invented=0.15)
+_PRACTISED = _Shares(functions=0.42, patch=0.09, python=0.12, browser=0.09, plain=0.28, invented=0.35)
 """What is hardest comes more often in training than in the evaluation."""
 
 
@@ -142,7 +136,7 @@ def _setting(rng: Random, shares: _Shares) -> Setting:
         python=python,
         python_description=python_description,
     )
-    return Setting(scenario, offered, key, shares.unfit)
+    return Setting(scenario, offered, key)
 
 
 def _date(rng: Random) -> str:
@@ -194,7 +188,7 @@ def _exchange(rng: Random, memory: chat.Memory, setting: Setting) -> Exchange:
     scenario, kinds = setting.scenario, {f.kind.names[0] for f in setting.offered}
     choices: list[tuple[float, str]] = [
         (0.19, "small"), (0.25, "arithmetic"), (0.18, "capital"), (0.06, "date"), (0.07, "echo"), (0.04, "count"),
-        (0.05, "remember"), (0.06, "recall"), (setting.unfit if setting.offered else 0.08, "fallback"), (0.02, "beyond"),
+        (0.05, "remember"), (0.06, "recall"), (0.2 if setting.offered else 0.08, "fallback"), (0.02, "beyond"),
     ]  # fmt: skip
     busy = [(1.8, "function")] * bool(setting.offered) + [(2.2, "patch")] * bool(setting.patch_key)
     busy += [(2.0, "python")] * scenario.python + [(2.2, "browse")] * scenario.browser
