@@ -133,7 +133,7 @@ def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
 
 
 def tool_drill(rng: Random, tool: str, dialogues: int) -> list[Rendered]:
-    """Dialogues of the tool "browser" or "python" without their system message, which is two thirds of their tokens;
+    """Dialogues of the tool "browser" or "python" without their system message, which is most of their tokens;
     most browsers have shown other pages before.
 
     Wanted are the texts of calls and answers; the thoughts are not, because nothing tells the effort.

@@ -15,8 +15,7 @@ from gpt_oss.checkpoint_layout import checkpoint_specs
 from gpt_oss.checkpoint_writer import write_checkpoint
 from gpt_oss.config import ModelConfig
 from gpt_oss.synthetic import SyntheticTensors, write_synthetic
-
-FIRST_CONTROL_TOKEN = 199_998
+from gpt_oss.tokenizer import NUM_TEXT_TOKENS
 
 
 def tiny_config(**changes: Any) -> ModelConfig:
@@ -52,7 +51,7 @@ class _EndlessTensors(SyntheticTensors):
     def __getitem__(self, name: str) -> np.ndarray:
         tensor = super().__getitem__(name)
         if name == "unembedding.weight":
-            tensor[FIRST_CONTROL_TOKEN:] = 0
+            tensor[NUM_TEXT_TOKENS:] = 0
         return tensor
 
 

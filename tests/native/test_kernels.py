@@ -205,25 +205,20 @@ def test_dense(library, rows, k, tokens):
         bf16(random.normal(size=rows)),
         bf16(random.normal(size=(tokens, k))),
     )
-    expected = bfloat16_values(x).astype(np.float64) @ bfloat16_values(w).astype(np.float64).T
-    for offset, address in ((bfloat16_values(bias), bias.ctypes.data), (0, None)):
-        results = []
-        for threads in (1, 3):
-            y = np.full((tokens, rows), 0x7FC0, np.uint16)
-            library.matmul_bf16(w.ctypes.data, address, rows, k, x.ctypes.data, tokens, y.ctypes.data, threads)
-            results.append(y)
-        np.testing.assert_array_equal(*results)
-        error = np.abs(bfloat16_values(results[0]) - (expected + offset))
-        assert (error <= 2.0**-8 * np.abs(expected + offset) + 1e-4 * np.sqrt(k)).all()
+    for offset in (bias, None):
+        (actual, exact), (other, _) = (dense(library, w, x, offset, threads) for threads in (1, 3))
+        np.testing.assert_array_equal(actual, other)
+        assert (np.abs(actual - exact) <= 2.0**-8 * np.abs(exact) + 1e-4 * np.sqrt(k)).all()
 
 
-def dense(library, w, x):
-    """x Wᵀ as fp64 values of the BF16 result, and as the fp64 product of the same BF16 values."""
+def dense(library, w, x, bias=None, threads=2):
+    """x Wᵀ + b as fp64 values of the BF16 result, and in fp64 from the same BF16 values."""
     rows, tokens, k = len(w), *x.shape
     y = np.full((tokens, rows), 0x7FC0, np.uint16)
-    library.matmul_bf16(w.ctypes.data, None, rows, k, x.ctypes.data, tokens, y.ctypes.data, 2)
+    address = None if bias is None else bias.ctypes.data
+    library.matmul_bf16(w.ctypes.data, address, rows, k, x.ctypes.data, tokens, y.ctypes.data, threads)
     exact = bfloat16_values(x).astype(np.float64) @ bfloat16_values(w).astype(np.float64).T
-    return bfloat16_values(y).astype(np.float64), exact
+    return bfloat16_values(y).astype(np.float64), exact if bias is None else exact + bfloat16_values(bias)
 
 
 @pytest.mark.parametrize("tokens", [3, 47])
