@@ -7,7 +7,7 @@ into batches of at most `TOKENS` padded tokens, which are then shuffled within t
 import multiprocessing as mp
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from queue import Full
 from random import Random
 
@@ -16,6 +16,7 @@ import numpy as np
 from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer
 from recipes.demo_model.corpus import rendered_dialogue
 from recipes.demo_model.dialogue import MESSAGE, START, Effort, Exchange, Rendered, Scenario, is_held_out, render
+from recipes.demo_model.skills_functions import call_function, offer
 from recipes.demo_model.skills_knowledge import fact
 from recipes.demo_model.skills_tools import browse, page_with_quotes, python
 from recipes.demo_model.skills_unknown import with_unknown_word
@@ -133,15 +134,22 @@ def quote_drill(vocabulary: Vocabulary, rng: Random) -> Batch:
 
 
 def tool_drill(rng: Random, tool: str, dialogues: int) -> list[Rendered]:
-    """Dialogues of the tool "browser" or "python" without their system message, which is most of their tokens;
-    most browsers have shown other pages before.
+    """Dialogues with the tool "browser" or "python" or with "functions", without their system message, which is most of
+    their tokens; most browsers have shown other pages before, most functions and arguments have unusual names.
 
     Wanted are the texts of calls and answers; the thoughts are not, because nothing tells the effort.
     """
     found: list[Rendered] = []
     while len(found) < dialogues:
         scenario = Scenario(rng.choice(list(Effort)), browser=tool == "browser", python=tool == "python")
-        exchange = browse(rng, used=0.7) if tool == "browser" else python(rng)
+        if tool == "functions":
+            offered = [offer(rng, invented=0.4, usual=0.2) for _ in range(rng.choice([1, 2, 2, 3]))]
+            if len({function.tool.name for function in offered}) < len(offered):
+                continue
+            scenario = replace(scenario, functions=tuple(function.tool for function in offered))
+            exchange = call_function(rng, offered)
+        else:
+            exchange = browse(rng, used=0.7) if tool == "browser" else python(rng)
         if not is_held_out(scenario, [exchange]):
             found.append(_without_system(scenario, exchange))
     return found
@@ -192,6 +200,7 @@ def _drills(number: int, batches: int) -> int:
 
 def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> None:
     os.nice(2)
+    queue.cancel_join_thread()  # or this process would wait for ever to hand over what nobody takes any more
     vocabulary, number = Vocabulary(known), first_pool
     strangers = Strangers(vocabulary)
     while True:
@@ -203,6 +212,7 @@ def _produce(queue: mp.Queue, seed: str, first_pool: int, known: np.ndarray) -> 
         batches += [quote_drill(vocabulary, order) for _ in range(drills // 2)]
         batches += cut(tool_drill(order, "browser", 24 * drills), vocabulary, order)
         batches += cut(tool_drill(order, "python", 24 * drills), vocabulary, order)
+        batches += cut(tool_drill(order, "functions", 40 * drills), vocabulary, order)
         batches += cut(strangers.dialogues(order, 8 * drills), vocabulary, order)
         order.shuffle(batches)
         for index, batch in enumerate(batches):

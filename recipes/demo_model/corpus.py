@@ -54,11 +54,14 @@ class Setting:
     scenario: Scenario
     offered: list[functions.Offered]
     patch_key: str | None
+    unfit: float
+    beyond: float
 
 
 @dataclass(frozen=True)
 class _Shares:
-    """How often each kind of tool is on offer, and which share of functions has an invented name."""
+    """How often each kind of tool is on offer, which shares of functions have an invented or the usual name, and how
+    often the user asks for what no function does (beside 1.8 for what one does) and for sums beyond the table."""
 
     functions: float
     patch: float
@@ -66,10 +69,15 @@ class _Shares:
     browser: float
     plain: float
     invented: float
+    usual: float
+    unfit: float
+    beyond: float
 
 
-_ASKED = _Shares(functions=0.29, patch=0.08, python=0.08, browser=0.06, plain=0.49, invented=0.15)
-_PRACTISED = _Shares(functions=0.42, patch=0.09, python=0.12, browser=0.09, plain=0.28, invented=0.35)
+_ASKED = _Shares(functions=0.29, patch=0.08, python=0.08, browser=0.06, plain=0.49, invented=0.15, usual=0.5,
+                 unfit=0.2, beyond=0.02)  # fmt: skip
+_PRACTISED = _Shares(functions=0.42, patch=0.09, python=0.12, browser=0.09, plain=0.28, invented=0.35, usual=0.2,
+                     unfit=0.5, beyond=0.06)  # fmt: skip
 """What is hardest comes more often in training than in the evaluation."""
 
 
@@ -113,7 +121,7 @@ def _setting(rng: Random, shares: _Shares) -> Setting:
     with_functions = kind == "functions"
     with_patch = kind == "patch" or (with_functions and rng.random() < 0.04)
     python, browser = kind == "python" or rng.random() < 0.03, kind == "browser" or rng.random() < 0.02
-    offered = _functions(rng, with_patch, shares.invented) if with_functions else []
+    offered = _functions(rng, with_patch, shares) if with_functions else []
     descriptions = [f.tool for f in offered]
     instructions = _instructions(rng) if rng.random() < (0.35 if offered else 0.2) else None
     key = None
@@ -136,7 +144,7 @@ def _setting(rng: Random, shares: _Shares) -> Setting:
         python=python,
         python_description=python_description,
     )
-    return Setting(scenario, offered, key)
+    return Setting(scenario, offered, key, shares.unfit, shares.beyond)
 
 
 def _date(rng: Random) -> str:
@@ -172,11 +180,11 @@ def _patch_manual() -> str:
     return resources.files("gpt_oss.tools.apply_patch").joinpath("apply_patch.md").read_text(encoding="utf-8")
 
 
-def _functions(rng: Random, with_patch: bool, invented: float) -> list[functions.Offered]:
+def _functions(rng: Random, with_patch: bool, shares: _Shares) -> list[functions.Offered]:
     offered: list[functions.Offered] = []
     taken = {"delete_file", "read_file", "list_files", "apply_patch"} if with_patch else set()
     for _ in range(rng.choice([1, 1, 1, 1, 2, 2, 3])):
-        function = functions.offer(rng, invented)
+        function = functions.offer(rng, shares.invented, shares.usual)
         keys = {function.tool.name, function.kind.names[0]}
         if not keys & taken:
             taken |= keys
@@ -188,7 +196,7 @@ def _exchange(rng: Random, memory: chat.Memory, setting: Setting) -> Exchange:
     scenario, kinds = setting.scenario, {f.kind.names[0] for f in setting.offered}
     choices: list[tuple[float, str]] = [
         (0.19, "small"), (0.25, "arithmetic"), (0.18, "capital"), (0.06, "date"), (0.07, "echo"), (0.04, "count"),
-        (0.05, "remember"), (0.06, "recall"), (0.2 if setting.offered else 0.08, "fallback"), (0.02, "beyond"),
+        (0.05, "remember"), (0.06, "recall"), (setting.unfit if setting.offered else 0.08, "fallback"), (setting.beyond, "beyond"),
     ]  # fmt: skip
     busy = [(1.8, "function")] * bool(setting.offered) + [(2.2, "patch")] * bool(setting.patch_key)
     busy += [(2.0, "python")] * scenario.python + [(2.2, "browse")] * scenario.browser

@@ -8,7 +8,7 @@ the embedding, and can look at its expert weights through MXFP4.
 
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,7 +25,7 @@ COMPUTE = torch.bfloat16 if torch.cpu._is_avx512_bf16_supported() else torch.flo
 def demo_config(vocab_size: int) -> ModelConfig:
     """The shape of the demo model; everything that is not a size is as in the released models."""
     return ModelConfig(
-        num_hidden_layers=4,
+        num_hidden_layers=6,
         num_experts=8,
         experts_per_token=4,
         vocab_size=vocab_size,
@@ -271,6 +271,14 @@ class TrainingTransformer(Transformer):
             self.embedding.weight.copy_(4 * embedding)
             self.norm.scale.fill_(0.4)
             self._wire_copying(generator)
+
+    def pass_through(self, layers: Iterable[int]) -> None:
+        """Make these layers add nothing to the residual stream, so that a deeper model starts as a shallower one."""
+        with torch.no_grad():
+            for layer in layers:
+                block = self.block[layer]
+                for output in (block.attn.out.weight, block.attn.out.bias, block.mlp.mlp2_weight, block.mlp.mlp2_bias):
+                    output.zero_()
 
     def _wire_copying(self, generator: torch.Generator) -> None:
         """Start two layers as an induction circuit (Olsson et al., 2022), which training finds late by itself.

@@ -378,8 +378,8 @@ def count(rng: Random, memory: Memory) -> Exchange:
         ])  # fmt: skip
     step = -1 if down else 1
     numbers = ", ".join(str(n) for n in range(start, end + step, step))
-    why = thought("Count", f"The user wants me to count from {start} to {end}.", "I write the numbers with commas.",
-                  f"I stop at {end}.")  # fmt: skip
+    task = f"ount {'down ' * down}from {start} to {end}"
+    why = thought(f"C{task}", f"The user wants me to c{task}.", "I write the numbers with commas.", f"I stop at {end}.")
     return Exchange("count", request(rng, text), why, numbers)
 
 

@@ -297,15 +297,19 @@ class Offered:
         return question, {self.parameter_names[i]: made[i][1] for i in used}
 
 
-def offer(rng: Random, invented: float = 0.15) -> Offered:
-    """A random function with its schema; `invented` is the share of those whose words are drawn at random."""
+def offer(rng: Random, invented: float = 0.15, usual: float = 0.5) -> Offered:
+    """A random function with its schema.
+
+    invented: share of functions whose words are drawn at random; usual: share of functions and parameters that bear the
+    first of their kind's names, the others any of them.
+    """
     kind = rng.choice(KINDS) if rng.random() >= invented else _invented(rng)
     if rng.random() < 0.15:
         kind = KINDS[0]
     names: list[str] = []
     for parameter in kind.parameters:
         free = [n for n in parameter.names if n not in names]
-        names.append(free[0] if rng.random() < 0.5 else rng.choice(free))
+        names.append(free[0] if rng.random() < usual else rng.choice(free))
     always = [i for i in range(len(names)) if all(f"{{{i}}}" in q for q in kind.questions)]
     properties = {n: _schema(rng, p) for n, p in zip(names, kind.parameters, strict=True)}
     parameters: dict | None = {"type": "object", "properties": properties}
@@ -313,7 +317,7 @@ def offer(rng: Random, invented: float = 0.15) -> Offered:
         parameters["required"] = [names[i] for i in always]
     if not names and rng.random() < 0.5:
         parameters = None
-    name = kind.names[0] if rng.random() < 0.5 else rng.choice(kind.names)
+    name = kind.names[0] if rng.random() < usual else rng.choice(kind.names)
     tool = ToolDescription.new(name, rng.choice(kind.descriptions), parameters=parameters)
     return Offered(tool, kind, tuple(names))
 

@@ -262,10 +262,10 @@ def fact(rng: Random) -> tuple[str, str]:
     """A sum, count, capital or country as the model words it, cut before what it has to know."""
     draw = rng.random()
     if draw < 0.08:
-        start, steps, step = rng.randint(12, 87), rng.randint(2, 12), rng.choice([1, -1])
+        start, steps, step = rng.randint(30, 69), rng.randint(2, rng.choice([12, 30])), rng.choice([1, -1])
         numbers = [start + step * i for i in range(1, steps + 1)]
-        before = rng.choice([" I count from", " from", ""])
-        return f"{before} {start} to {numbers[-1]}: {start}", "".join(f", {number}" for number in numbers)
+        way = rng.choice(["", " up"]) if step == 1 else rng.choice([" down", " backwards"])
+        return f" count{way} from {start} to {numbers[-1]}: {start}", "".join(f", {number}" for number in numbers)
     if draw < 0.13:
         b = rng.randint(1, 12)
         quotient = rng.randint(0, 99 // b)

@@ -66,9 +66,10 @@ class Run:
     def from_checkpoint(cls, checkpoint: Path, vocabulary: Vocabulary, seed: str, peak: float) -> "Run":
         """A run whose weights are those of an exported model, at step 0 of a schedule of its own.
 
-        Tokens that the model did not know start as they do in a new one.
+        Tokens that the model did not know start as they do in a new one; layers that it did not have pass through.
         """
-        trained = Transformer.from_checkpoint(checkpoint, device="cpu", dtype=torch.float32).state_dict()
+        start = Transformer.from_checkpoint(checkpoint, device="cpu", dtype=torch.float32)
+        trained = start.state_dict()
         rows = trained["embedding.weight"]
         _, numbers, counts = rows.unique(dim=0, return_inverse=True, return_counts=True)
         shared = int(counts.argmax())
@@ -77,7 +78,10 @@ class Run:
         compact = run.model.embedding.weight.detach().clone()
         compact[:-1] = torch.where((numbers[known] != shared)[:, None], rows[known], compact[:-1])
         compact[-1] = rows[numbers == shared][0]
-        run.model.load_state_dict(trained | {"embedding.weight": compact, "unembedding.weight": compact})
+        layers = run.model.config.num_hidden_layers
+        run.model.pass_through(range(start.config.num_hidden_layers, layers))
+        rows_known = {"embedding.weight": compact, "unembedding.weight": compact}
+        run.model.load_state_dict(run.model.state_dict() | trained | rows_known)
         return run
 
     def save(self, path: Path) -> None:

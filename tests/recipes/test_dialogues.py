@@ -92,15 +92,18 @@ def test_batches_hold_all_wanted_tokens_of_their_dialogues() -> None:
     assert sum(int(batch.wanted.sum()) for batch in batches) == sum(sum(d.wanted) for d in kept)
 
 
-@pytest.mark.parametrize("tool", ["browser", "python"])
-def test_tool_drills_begin_with_the_user_and_want_what_is_said_but_not_the_thoughts(tool) -> None:
+@pytest.mark.parametrize("tool", ["browser", "python", "functions"])
+def test_tool_drills_have_no_system_message_and_want_what_is_said_but_not_the_thoughts(tool) -> None:
     decode = get_tokenizer().decode
     for drill in tool_drill(Random(1), tool, 60):
-        assert decode(drill.ids).startswith("<|start|>user<|message|>")
+        before = "developer" if tool == "functions" else "user"
+        assert decode(drill.ids).startswith(f"<|start|>{before}<|message|>")
         wanted = decode([token for token, want in zip(drill.ids, drill.wanted, strict=True) if want])
         calls, _, answer = wanted.rpartition("<|call|>")
         if tool == "browser":
             assert all(set(json.loads(call)) in ({"query"}, {"id"}) for call in calls.split("<|call|>"))
+        elif tool == "functions":
+            assert isinstance(json.loads(calls), dict)
         else:
             compile(calls, "call", "exec")
         assert answer.endswith("<|return|>") and "<|" not in answer.removesuffix("<|return|>")

@@ -9,7 +9,7 @@ from recipes.demo_model.evaluate import Judge, Turn, evaluate, held_out_turns, i
 DIALOGUES = 32
 # What the shipped weights reach (see recipes/demo_model/results.json), less the chance of so few dialogues. The aim is
 # 0.95 and 1.0: raise these with every better model.
-EXACT_FLOOR, WELL_FORMED_FLOOR = 0.87, 0.96
+EXACT_FLOOR, WELL_FORMED_FLOOR = 0.9, 0.96
 
 
 @pytest.fixture(scope="module")

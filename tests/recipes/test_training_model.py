@@ -2,15 +2,22 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from gpt_oss import mxfp4
+from gpt_oss.checkpoint_writer import write_checkpoint
+from gpt_oss.tokenizer import VOCAB_SIZE
 from gpt_oss.torch.model import Transformer
+from recipes.demo_model.export import original_tensors
 from recipes.demo_model.model import COMPUTE, TokenLoss, TrainingTransformer, demo_config, through_mxfp4
 from recipes.demo_model.optimizer import orthogonalise
+from recipes.demo_model.train import Run
+from recipes.demo_model.vocabulary import Vocabulary
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +42,7 @@ def test_hidden_states_have_the_gradients_of_the_reference(n: int) -> None:
         wanted = expected[name].grad
         if name == "embedding.weight":  # tied in the model, two tensors in the reference
             wanted = wanted + expected["unembedding.weight"].grad
-        # BF16 against fp32 over four layers; a gradient of another function differs by its own size.
+        # BF16 against fp32 over six layers; a gradient of another function differs by its own size.
         bound = 0.15 if COMPUTE is torch.bfloat16 else 1e-3
         assert (parameter.grad - wanted).norm() < bound * wanted.norm() + 1e-5, name
 
@@ -55,9 +62,24 @@ def test_hidden_states_give_the_logits_of_the_reference(n: int) -> None:
     with torch.no_grad():
         expected = reference(tokens).flatten(0, 1)
         found = model.hidden_states(tokens, 2 * n + 7)[: 2 * n].float() @ model.embedding.weight.T
-    # BF16 against fp32 over four layers; a wrong mask, sink or expert moves logits by their own size.
+    # BF16 against fp32 over six layers; a wrong mask, sink or expert moves logits by their own size.
     difference = (found - expected).square().mean().sqrt() / expected.std()
     assert difference < 0.1
+
+
+def test_a_deeper_model_begins_as_the_one_it_starts_from(tmp_path: Path) -> None:
+    config = replace(demo_config(301), num_hidden_layers=2)
+    shallow = TrainingTransformer(config)
+    shallow.initialise(5, torch.randn(301, 128) * 0.1)
+    vocabulary = Vocabulary(np.arange(300))
+    tensors = original_tensors(shallow.state_dict(), vocabulary.known)
+    checkpoint = write_checkpoint(tmp_path / "original", replace(config, vocab_size=VOCAB_SIZE), tensors)
+    run = Run.from_checkpoint(checkpoint, vocabulary, "any", 1e-3)
+    assert run.model.config.num_hidden_layers > config.num_hidden_layers
+    tokens = torch.randint(300, (2, 150))
+    with torch.no_grad():
+        expected = Transformer.from_checkpoint(checkpoint, "cpu", dtype=torch.float32)(tokens)
+        assert torch.equal(run.model(tokens), expected[..., :301])
 
 
 def test_fake_quantisation_is_what_the_encoder_writes() -> None:
