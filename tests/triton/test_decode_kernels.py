@@ -163,8 +163,9 @@ def check_experts(generator, device, dtype, batch, scales, all_one, model=None, 
     if small:  # else the bias would hide products with weights of 2^-127
         model.layer.mlp1_bias.zero_()
         t *= 1000
-    if large:  # so that weights of 2^127 have finite products
-        t *= 1e-36
+    if large:  # so that weights of 2^127 have finite products, and no sum is the small difference of large terms
+        t *= 1e-37
+        t[:, torch.randperm(hidden, generator=generator)[4:]] = 0
     step.normed[:, :hidden] = (t * step.variant.input_scale).to(step.normed.dtype)
     t = step.normed[:, :hidden].double().cpu() / step.variant.input_scale
     x = model.normal(batch, hidden)

@@ -90,14 +90,21 @@ def test_experts_of_many_tokens(generator, device, dtype, tokens, routing):
     check_experts(generator, device, dtype, tokens, routing)
 
 
-@pytest.mark.parametrize(("scales", "magnitude"), [((0, 2), 1e3), ((253, 255), 1e-36)])
+@pytest.mark.parametrize(("scales", "magnitude"), [((0, 2), 1e3), ((253, 255), 1e-37)])
 def test_experts_with_extreme_scales(generator, device, dtype, scales, magnitude):
-    """Bytes 0, 1 and 253, 254: weights of 2^-128 to 1.5·2^127, all of them numbers that bf16 has."""
+    """Bytes 0, 1 and 253, 254: weights of 2^-128 to 1.5·2^127, all of them numbers that bf16 has.
+
+    Large weights meet few inputs, so that no sum is the small difference of large terms: SwiGLU's clamp hides the
+    size of such terms from the largest value, to which the tolerance is relative.
+    """
     tiling = grouped.Tiling(block_m=16, tiles_n=4, steps_k=1, warps=4)
     weights = Experts(generator, 3, 32, 96, True, device, scales, codes=0xBB)
     bias = torch.zeros(3, 32, dtype=dtype, device=device)
     ids = torch.tensor([[0], [2], [0]], dtype=torch.int32, device=device)
-    t = (magnitude * torch.randn(3, 96, generator=generator)).to(device, dtype)
+    t = magnitude * torch.randn(3, 96, generator=generator)
+    if scales[0] > 200:
+        t[:, torch.randperm(96, generator=generator)[4:]] = 0
+    t = t.to(device, dtype)
     work = grouped.plan(ids, 3, tiling.block_m)
     found = grouped.gate_up(t, weights.packed, bias, work, 7.0, tiling, COMPUTE[dtype])
     for row, pair in enumerate(work.order.tolist()):
