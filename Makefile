@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 PIP    := $(RUN) -m pip --disable-pip-version-check
+# As it was typed: make would expand a $ in it.
+override PROMPT := $(value PROMPT)
 export PROMPT
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 
@@ -38,7 +40,7 @@ native: $(NATIVE)  ## compile the CPU kernels in place
 
 run: $(VENV)/.installed $(NATIVE)  ## chat with the embedded model; with PROMPT="..." answer once
 ifdef PROMPT
-	@$(RUN) -m gpt_oss.generate --chat --prompt "$$PROMPT"
+	@$(RUN) -m gpt_oss.generate --chat --prompt="$$PROMPT"
 else
 	@$(RUN) -m gpt_oss.chat
 endif

@@ -88,16 +88,20 @@ def _load_torch(options: LoadOptions) -> TokenGenerator | None:
 
 
 def _check_world(size: int | None) -> None:
-    if size is not None and size != _processes():
+    started = world_size()
+    if size is not None and size != started:
         raise RequestError(
-            f"--tensor-parallel-size {size} needs {size} processes and {_processes()} were started; start them with: "
+            f"--tensor-parallel-size {size} needs {size} processes and {started} were started; start them with: "
             f"torchrun --nproc-per-node {size} -m ..."
         )
 
 
-def _processes() -> int:
-    """How many `torchrun` has started; 1 without it."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
+def world_size() -> int:
+    """How many processes `torchrun` has started; 1 without it. RequestError if the environment makes no sense."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or not int(text):
+        raise RequestError(f"WORLD_SIZE is {text!r}, expected the number of processes; start them with torchrun")
+    return int(text)
 
 
 def _load_triton(options: LoadOptions) -> TokenGenerator:
@@ -185,13 +189,13 @@ def load_generator(
     for field, value in (("context length", context_length), ("slots", slots), ("size", tensor_parallel_size)):
         if value is not None and value < 1:
             raise RequestError(f"the {field} must be at least 1, got {value}")
-    name = backend or default_backend(device)
-    if name != "torch" and _processes() > 1:
-        raise RequestError(
-            f"torchrun has started {_processes()} processes and the {name} backend takes one; "
-            "choose --backend torch or start it without torchrun"
-        )
     try:
+        name = backend or default_backend(device)
+        if name != "torch" and world_size() > 1:
+            raise RequestError(
+                f"torchrun has started {world_size()} processes and the {name} backend takes one; "
+                "choose --backend torch or start it without torchrun"
+            )
         options = LoadOptions(
             checkpoint=checkpoint,
             context_length=context_length,
@@ -218,7 +222,7 @@ def load_generator(
 
 def default_backend(device: str | None = None) -> str:
     """The machine's best: triton with CUDA, metal where built, torch elsewhere, on another device or on several."""
-    if _processes() > 1:
+    if world_size() > 1:
         return "torch"
     apple_silicon = (platform.system(), platform.machine()) == ("Darwin", "arm64")
     if device is None and apple_silicon and _is_present("gpt_oss.metal._metal"):

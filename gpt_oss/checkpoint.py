@@ -122,15 +122,18 @@ class Checkpoint:
         self.layout: str
         self._files: list[TensorFile] = []
         self._sources: dict[str, _Source]
-        folders, only = _candidates(given)
         problems: list[GptOssError] = []
-        for folder in folders:
-            try:
-                self._open(folder, only)
-                break
-            except GptOssError as error:
-                problems.append(error)
-        else:
+        try:
+            folders, only = _candidates(given)
+            for folder in folders:
+                try:
+                    self._open(folder, only)
+                    break
+                except GptOssError as error:
+                    problems.append(error)
+        except OSError as error:  # a folder that may not be searched, a name that is too long
+            raise CheckpointError(f"{error.filename or given}: cannot be read ({error.strerror or error})") from error
+        if len(problems) == len(folders):
             if len(problems) == 1:
                 raise problems[0]
             raise CheckpointError(f"{problems[0]} (nor can original/ be used: {problems[1]})") from problems[0]
@@ -324,6 +327,11 @@ def _match_tensors(
     folder: Path, config: ModelConfig, owners: dict[str, TensorFile], hugging_face: bool
 ) -> dict[str, _Source]:
     """Find and check every tensor that the configuration asks for, and nothing else."""
+    if config.num_hidden_layers > len(owners):
+        raise CheckpointError(
+            f"{folder}: holds {len(owners)} tensors, too few for the {config.num_hidden_layers} layers of config.json; "
+            "a file was not downloaded or config.json belongs to another model"
+        )
     sources: dict[str, _Source] = {}
     used: set[str] = set()
     dense_specs = checkpoint_specs(config, quantized=False)

@@ -64,7 +64,7 @@ def write_checkpoint(
     Raises `CheckpointError` if the folder is in use, the disk too small, a tensor of the wrong type or shape or
     `shards` larger than the number of tensors.
     """
-    directory = Path(os.path.abspath(directory))
+    directory = Path(os.path.realpath(directory))  # what a link leads to is replaced, not the link
     specs = {name: (spec.dtypes[0], spec.shape) for name, spec in checkpoint_specs(config, quantized).items()}
     stored = _stored_parts(config, specs, layout)
     files = _cut_into_shards(stored, specs, shards)
@@ -133,11 +133,14 @@ def _cut_into_shards(stored: list[Part], specs: Specs, shards: int) -> dict[str,
 
 def check_target(directory: Path, overwrite: bool) -> None:
     """Raise CheckpointError unless a checkpoint can be written to `directory`."""
-    if not directory.exists():
-        return
-    if not directory.is_dir():
-        raise CheckpointError(f"{directory}: is a file; expected the name of a folder to write")
-    entries = [path.name for path in directory.iterdir()]
+    try:
+        if not directory.exists():
+            return
+        if not directory.is_dir():
+            raise CheckpointError(f"{directory}: is a file; expected the name of a folder to write")
+        entries = [path.name for path in directory.iterdir()]
+    except OSError as error:
+        raise CheckpointError(f"{directory}: cannot be written ({error.strerror or error})") from error
     if entries and not overwrite:
         raise CheckpointError(f"{directory}: is not empty; choose another folder, or overwrite it (--overwrite)")
     foreign = [name for name in entries if not name.endswith((".safetensors", ".index.json", "config.json"))]

@@ -82,11 +82,14 @@ def _checked(text: str, kind: Callable[[str], float], usable: Callable[[float], 
 
 def is_follower() -> bool:
     """Whether this process is a rank other than 0 of `torchrun`."""
-    return os.environ.get("RANK", "0") != "0"
+    return os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1"
 
 
 def run_command(prog: str, command: Callable[[], int | None]) -> int:
     """Run a command's body and return its exit status; see above. Nothing the user can cause shows a traceback."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by who started the command
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as the process)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it cannot
     try:
@@ -94,9 +97,12 @@ def run_command(prog: str, command: Callable[[], int | None]) -> int:
         sys.stdout.flush()
         return status
     except BrokenPipeError:
-        # What is still buffered would raise again when the interpreter closes standard output.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()
         return 0
+    except OSError as error:  # a full disk behind standard output, a file that vanished
+        sys.stderr.write(f"{prog}: error: {error}\n")
+        _give_up_stdout()
+        return 1
     except KeyboardInterrupt:
         if not is_follower():
             sys.stderr.write(f"{prog}: interrupted\n")
@@ -105,3 +111,8 @@ def run_command(prog: str, command: Callable[[], int | None]) -> int:
         who = f"{prog} (rank {os.environ['RANK']})" if is_follower() else prog
         sys.stderr.write(f"{who}: error: {error}\n")
         return 2 if isinstance(error, RequestError) else 1
+
+
+def _give_up_stdout() -> None:
+    """What is still buffered would fail again when the interpreter closes standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,6 +15,9 @@ from typing import Any
 
 from gpt_oss.errors import ConfigError
 
+_LARGEST_CONTEXT = 2**24  # beyond it float32, in which angles are computed, cannot tell positions apart
+_LARGEST_ROPE_THETA = 1e18  # frequencies, and these times the scaling factor, must fit float32
+
 
 @dataclass(frozen=True)
 class ModelConfig:
@@ -49,10 +52,8 @@ class ModelConfig:
                 if not isinstance(value, int) or isinstance(value, bool):
                     raise ConfigError(f"{field.name} must be an integer, found {value!r}")
             else:
-                if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
-                    raise ConfigError(f"{field.name} must be a finite number, found {value!r}")
                 # JSON writes 32.0 as 32; one type keeps equal configs equal in every later comparison.
-                object.__setattr__(self, field.name, float(value))
+                object.__setattr__(self, field.name, _finite_float(field.name, value))
             if value <= 0:
                 raise ConfigError(f"{field.name} must be positive, found {value!r}")
         self._check_relations()
@@ -74,6 +75,19 @@ class ModelConfig:
                 raise ConfigError(f"{name} must be a multiple of 32 (the MXFP4 block), found {getattr(self, name)}")
         if self.rope_scaling_factor < 1:
             raise ConfigError(f"rope_scaling_factor must be at least 1, found {self.rope_scaling_factor}")
+        if not 1 < self.rope_theta <= _LARGEST_ROPE_THETA:
+            raise ConfigError(
+                f"rope_theta must be above 1 and at most {_LARGEST_ROPE_THETA:g}, found {self.rope_theta}"
+            )
+        if self.rope_ntk_alpha >= self.rope_ntk_beta:
+            raise ConfigError(
+                f"rope_ntk_alpha ({self.rope_ntk_alpha}) must be below rope_ntk_beta ({self.rope_ntk_beta})"
+            )
+        if self.initial_context_length > _LARGEST_CONTEXT / self.rope_scaling_factor:
+            raise ConfigError(
+                f"initial_context_length ({self.initial_context_length}) times rope_scaling_factor "
+                f"({self.rope_scaling_factor}) must be at most {_LARGEST_CONTEXT} positions"
+            )
 
     @property
     def context_length(self) -> int:
@@ -130,7 +144,9 @@ class ModelConfig:
         if not isinstance(values, Mapping):
             raise ConfigError(f"a model configuration is a JSON object, found {type(values).__name__}")
         if _looks_like_hf(values):
-            return cls(**_from_hf(values))
+            config = cls(**_from_hf(values))
+            _check_layer_types(values.get("layer_types"), config.num_hidden_layers)
+            return config
         fields = {field.name for field in dataclasses.fields(cls)}
         _refuse_keys("unknown", sorted(set(values) - fields))
         _refuse_keys("missing", sorted(fields - set(values) - {"rms_norm_eps"}))
@@ -143,12 +159,22 @@ class ModelConfig:
             values = json.loads(Path(path).read_text(encoding="utf-8"))
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ConfigError(f"{path}: is not valid JSON ({error})") from error
         try:
             return cls.from_dict(values)
         except ConfigError as error:
             raise ConfigError(f"{path}: {error}") from error
+
+
+def _finite_float(name: str, value: Any) -> float:
+    try:
+        number = math.nan if isinstance(value, bool) or not isinstance(value, int | float) else float(value)
+    except OverflowError:  # JSON has integers of any size
+        number = math.inf
+    if not math.isfinite(number):
+        raise ConfigError(f"{name} must be a finite number, found {value!r:.80}")
+    return number
 
 
 def _refuse_keys(what: str, keys: list[str]) -> None:
@@ -181,7 +207,7 @@ _ROPE_IN_HF = {
 # Keys that change what the model computes and for which only one value is a gpt-oss model.
 _REQUIRED_IF_PRESENT: dict[str, Callable[[Any], bool]] = {
     "model_type": lambda value: value == "gpt_oss",
-    "architectures": lambda value: value is None or "GptOssForCausalLM" in value,
+    "architectures": lambda value: value is None or (isinstance(value, list) and "GptOssForCausalLM" in value),
     "hidden_act": lambda value: value == "silu",
     "attention_bias": lambda value: value is True,
     "tie_word_embeddings": lambda value: value is False,
@@ -252,7 +278,6 @@ def _from_hf(values: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("experts_per_token", "initial_context_length"):
         if key in values and values[key] != result[key]:
             raise ConfigError(f"{key} = {values[key]!r} contradicts {result[key]!r} elsewhere in the file")
-    _check_layer_types(values.get("layer_types"), result["num_hidden_layers"])
     return result
 
 
@@ -288,6 +313,7 @@ def _rope_from_hf(rope_key: str, rope: Mapping[str, Any], values: Mapping[str, A
 def _check_layer_types(kinds: Any, layers: int) -> None:
     if kinds is None:
         return
-    expected = ["full_attention" if n % 2 else "sliding_attention" for n in range(layers)]
-    if kinds != expected:
+    alternating = ("sliding_attention", "full_attention")
+    named = isinstance(kinds, list) and len(kinds) == layers
+    if not named or any(kind != alternating[n % 2] for n, kind in enumerate(kinds)):
         raise ConfigError("layer_types must alternate sliding_attention, full_attention and name every layer once")

@@ -7,6 +7,7 @@ weights. Knows nothing of weights, text or Harmony.
 """
 
 import atexit
+import os
 import secrets
 import threading
 import weakref
@@ -14,7 +15,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from gpt_oss.errors import GenerationError, QueueFull
-from gpt_oss.scheduler import Backend, Scheduler, Task, failure
+from gpt_oss.scheduler import Backend, Event, Scheduler, Task, failure
 from gpt_oss.token_generator import FinishReason, Generation, Request, Token
 
 __all__ = ["Backend", "Engine", "EngineStats", "TaskGeneration"]
@@ -55,11 +56,20 @@ class Engine:
         self._waiting: deque[Task] = deque()
         self._worker: threading.Thread | None = None
         self._closed = False
+        self._process = os.getpid()
         # An interpreter that shuts down while a daemon thread runs C++ code may crash.
         atexit.register(_close_if_alive, weakref.ref(self))
 
     def submit(self, request: Request) -> Generation:
-        """Queue a checked request. Raises QueueFull, or GenerationError once the engine is closed."""
+        """Queue a checked request.
+
+        Raises QueueFull, or GenerationError once the engine is closed and in a process forked from its own, which has
+        no thread that would work on the request.
+        """
+        if os.getpid() != self._process:
+            raise GenerationError(
+                f"the engine belongs to process {self._process}, from which this one was forked; load the model again"
+            )
         task = Task(request, seed=secrets.randbits(64) if request.seed is None else request.seed)
         if len(request.prompt_tokens) >= self._context_length:
             task.end("context")  # the prompt fits, an answer does not
@@ -171,7 +181,9 @@ class TaskGeneration(Generation):
             raise StopIteration
         event = self._task.events.get()
         with self._lock:
-            if self.finish_reason is not None:  # cancelled while this thread was waiting
+            if event.finish_reason is not None:
+                self._task.events.put(Event(finish_reason=event.finish_reason))  # for other threads that wait
+            if self.finish_reason is not None:  # ended while this thread was waiting
                 raise StopIteration
             self.cached_tokens = self._task.cached_tokens
             self.finish_reason = event.finish_reason

@@ -20,7 +20,7 @@ from gpt_oss.errors import RequestError
 from gpt_oss.harmony.parser import ContentDelta, HarmonyParser, MessageOpened
 from gpt_oss.harmony.tokens import STOP_TOKENS
 from gpt_oss.token_generator import Generation, Token
-from gpt_oss.tokenizer import get_tokenizer
+from gpt_oss.tokenizer import get_tokenizer, token_bytes
 
 DEFAULT_PROMPT = "How are you?"
 
@@ -88,7 +88,9 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def _read_prompt(prompt: str) -> str:
-    text = sys.stdin.buffer.read().decode(errors="replace") if prompt == "-" else prompt
+    text = prompt
+    if prompt == "-":
+        text = sys.stdin.buffer.read().decode(errors="replace") if sys.stdin else ""
     if not text:
         raise RequestError("the prompt is empty; write one after --prompt")
     return text
@@ -121,7 +123,7 @@ def text_pieces(tokens: Iterable[Token]) -> Iterator[str]:
     decoder = codecs.getincrementaldecoder("utf-8")("replace")
     for token in tokens:
         if token.id not in STOP_TOKENS:
-            yield decoder.decode(get_tokenizer().decode_single_token_bytes(token.id))
+            yield decoder.decode(token_bytes(token.id))
     yield decoder.decode(b"", final=True)
 
 
@@ -143,7 +145,7 @@ def answer_pieces(tokens: Iterable[Token]) -> Iterator[str]:
 def logprob_lines(tokens: Iterable[Token]) -> Iterator[str]:
     """A line per token, special ones and half characters included."""
     for token in tokens:
-        text = get_tokenizer().decode([token.id])
+        text = token_bytes(token.id).decode(errors="replace")
         yield f"Generated token: {text!r}, logprob: {token.logprob:.6f}\n"
 
 

@@ -33,7 +33,7 @@ def decode(blocks: np.ndarray, scales: np.ndarray) -> np.ndarray:
     pairs = PAIR_VALUES[blocks].reshape(*scales.shape, BLOCK)
     with np.errstate(over="ignore"):
         values = pairs * scale_values(scales)[..., None]
-    return values.reshape(*scales.shape[:-1], -1)
+    return values.reshape(*scales.shape[:-1], scales.shape[-1] * BLOCK)
 
 
 def encode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -44,11 +44,12 @@ def encode(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     a ValueError: a block with it has no scale.
     """
     values = np.asarray(values, dtype=np.float32)
-    if values.shape[-1] % BLOCK:
-        raise ValueError(f"the last axis must be a multiple of {BLOCK}, found {values.shape[-1]}")
+    last = values.shape[-1] if values.ndim else 1  # a single number is no block either
+    if last % BLOCK:
+        raise ValueError(f"the last axis must be a multiple of {BLOCK}, found {last}")
     if not np.isfinite(values).all():
         raise ValueError("MXFP4 cannot encode infinite or NaN values")
-    grouped = values.reshape(*values.shape[:-1], -1, BLOCK).astype(np.float64)
+    grouped = values.reshape(*values.shape[:-1], values.shape[-1] // BLOCK, BLOCK).astype(np.float64)
     largest = np.abs(grouped).max(axis=-1)
     # frexp gives m in [0.5, 1), so its exponent is floor(log2) + 1; an all-zero block takes the smallest scale.
     exponent = np.where(largest > 0, np.frexp(largest)[1] - 1 - _LARGEST_EXPONENT, -SCALE_BIAS)

@@ -117,7 +117,7 @@ def _draw_filtered(logits_NV: torch.Tensor, best_N1: torch.Tensor, rows: Sequenc
     """
     vocab = logits_NV.shape[-1]
     temperature_N1 = _temperatures(logits_NV, rows)
-    top_k_N1 = _column(logits_NV, [row.top_k or vocab for row in rows], torch.int64).clamp(max=vocab)
+    top_k_N1 = _column(logits_NV, [min(row.top_k or vocab, vocab) for row in rows], torch.int64)
     top_p_N1 = _column(logits_NV, [row.top_p for row in rows], torch.float64)
     total_N1 = _weights(logits_NV, best_N1, temperature_N1).sum(dim=-1, keepdim=True, dtype=torch.float64)
     spare_N1 = 0.5 * (1 - top_p_N1) * total_N1 / vocab  # half: room for rounding

@@ -300,7 +300,7 @@ class Scheduler:
 
     def _settings(self, task: Task) -> RowSettings:
         request = task.request
-        allowed = request.allowed_tokens(task.generated) if request.allowed_tokens is not None else None
+        allowed = request.allowed_tokens(tuple(task.generated)) if request.allowed_tokens is not None else None
         mask = None if allowed is None else self._checked_mask(torch.as_tensor(allowed))
         step = len(task.generated)
         return RowSettings(request.temperature, request.top_p, request.top_k, task.seed, step, mask)
@@ -331,8 +331,8 @@ class Scheduler:
         """Turn an exception into the end of these slots' tasks and forget their caches; others go on."""
         try:
             yield
-        except Exception as error:  # backends and masks are foreign code: one request's failure is not the engine's
-            logger.warning("inference failed while %s", doing, exc_info=True)
+        except (Exception, SystemExit) as error:  # backends and masks are foreign code: a request fails, not the engine
+            logger.info("inference failed while %s", doing, exc_info=True)
             for slot in slots:
                 task, slot.cached = slot.task, []
                 slot.release()

@@ -13,6 +13,7 @@ import json
 import math
 import mmap
 import os
+import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -64,7 +65,9 @@ class TensorFile:
         self.tensors: dict[str, StoredTensor] = {}
         self._map: mmap.mmap | None = None
         try:
-            with open(self.path, "rb") as file:
+            with open(self.path, "rb", opener=_open_at_once) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                    raise CheckpointError(f"{self.path}: is no regular file; expected a safetensors file")
                 size = os.fstat(file.fileno()).st_size
                 self.tensors = _read_header(self.path, file, size)
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -82,6 +85,11 @@ class TensorFile:
     def close(self) -> None:
         """Let go of the map; the system unmaps it when the last array that views it is gone."""
         self._map = None
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open without waiting for the other end of a pipe."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _read_header(path: Path, file: BinaryIO, size: int) -> dict[str, StoredTensor]:

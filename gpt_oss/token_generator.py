@@ -62,7 +62,7 @@ class Request:
         """Why the request ends after its `generated`-th token `last`, or None when it goes on."""
         if last in self.stop_tokens:
             return "stop"
-        if generated == self.max_tokens:  # 0, no limit, is never reached: a token was generated
+        if 0 < self.max_tokens <= generated:
             return "length"
         if len(self.prompt_tokens) + generated >= context_length:
             return "context"
@@ -219,9 +219,10 @@ class TokenGenerator(ABC):
                 f"the prompt has {len(prompt)} tokens but the context holds {self.context_length}; "
                 "shorten the prompt or load the model with a longer context"
             )
+        stops = () if stop_tokens is None else stop_tokens
         return Request(
             prompt_tokens=prompt,
-            stop_tokens=frozenset(_token_ids("stop_tokens", stop_tokens or (), self.vocab_size)),
+            stop_tokens=frozenset(_token_ids("stop_tokens", stops, self.vocab_size)),
             temperature=_temperature(temperature),
             max_tokens=_integer("max_tokens", 0 if max_tokens is None else max_tokens, 0),
             top_p=_top_p(top_p),
@@ -362,6 +363,8 @@ def _integer(field: str, value: int, low: int | None = None, high: int | None = 
 def _number(field: str, value: float) -> float:
     try:
         return float(value)
+    except OverflowError:  # an integer beyond every float
+        return math.inf
     except (TypeError, ValueError):
         raise RequestError(f"{field} must be a number, got {value!r:.80}") from None
 

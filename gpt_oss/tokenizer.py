@@ -11,6 +11,7 @@ import hashlib
 import lzma
 import os
 import tempfile
+import threading
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,6 +61,10 @@ SPLIT_PATTERN = "|".join(
 )
 
 
+# Loading openai-harmony's encoding sets TABLE_VARIABLE for a moment: no other thread may read it then.
+_LOADING = threading.Lock()
+
+
 def vocabulary_table() -> bytes:
     """The `o200k_base.tiktoken` file (lines of `base64 rank`), checked against its SHA-256.
 
@@ -87,7 +92,9 @@ def vocabulary_table() -> bytes:
 @functools.cache
 def get_tokenizer() -> tiktoken.Encoding:
     """The o200k_harmony encoding: text ids 0–199,997, then special ids, every reserved one named."""
-    ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, vocabulary_table().splitlines())}
+    with _LOADING:
+        table = vocabulary_table()
+    ranks = {base64.b64decode(token): int(rank) for token, rank in map(bytes.split, table.splitlines())}
     return tiktoken.Encoding(
         name="o200k_harmony",
         pat_str=SPLIT_PATTERN,
@@ -99,6 +106,18 @@ def get_tokenizer() -> tiktoken.Encoding:
 @functools.cache
 def get_harmony_encoding() -> "HarmonyEncoding":
     """openai-harmony's encoding for gpt-oss: renders conversations to token ids and parses them."""
+    with _LOADING:
+        return _load_harmony_encoding()
+
+
+def token_bytes(token: int) -> bytes:
+    """The bytes of a token; U+FFFD for an id beyond the vocabulary, which a model with padded rows may choose."""
+    if token >= VOCAB_SIZE:
+        return "\N{REPLACEMENT CHARACTER}".encode()
+    return get_tokenizer().decode_single_token_bytes(token)
+
+
+def _load_harmony_encoding() -> "HarmonyEncoding":
     from openai_harmony import HarmonyEncodingName, load_harmony_encoding
 
     if os.environ.get(TABLE_VARIABLE):

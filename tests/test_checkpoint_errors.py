@@ -71,6 +71,28 @@ def test_nothing_there(tmp_path):
     assert "hf download openai/gpt-oss-120b" in message(tmp_path / "gpt-oss-120b")
 
 
+def test_a_name_that_no_file_can_have(tmp_path):
+    assert message(tmp_path / ("a" * 300)).endswith("a: cannot be read (File name too long)")
+
+
+def test_an_index_that_names_a_file_that_cannot_be(sharded):
+    index = sharded / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"x": "a" * 300}}))
+    assert message(sharded).endswith("a: cannot be read (File name too long)")
+
+
+def test_a_pipe_in_place_of_a_file(folder):
+    (folder / "model.safetensors").unlink()
+    os.mkfifo(folder / "model.safetensors")
+    assert message(folder) == f"{folder}/model.safetensors: is no regular file; expected a safetensors file"
+
+
+def test_config_with_far_more_layers_than_the_weights(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}))
+    assert "tensors, too few for the 1000000000 layers of config.json" in message(folder)
+
+
 def test_empty_folder(tmp_path):
     assert message(tmp_path) == f"{tmp_path}: holds no *.safetensors files; expected a gpt-oss checkpoint"
 

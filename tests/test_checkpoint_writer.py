@@ -229,6 +229,23 @@ def test_overwriting(tmp_path, tensors):
     np.testing.assert_array_equal(old.read("norm.scale"), tensors["norm.scale"])
 
 
+def test_overwriting_behind_a_link(tmp_path, tensors):
+    write_checkpoint(tmp_path / "model", tiny_config(), tensors)
+    (tmp_path / "link").symlink_to("model")
+    other = random_tensors(tiny_config(), np.random.default_rng())
+    write_checkpoint(tmp_path / "link", tiny_config(), other, overwrite=True)
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "model"]
+    name = "block.0.attn.qkv.weight"
+    with Checkpoint(tmp_path / "model") as checkpoint:
+        assert (checkpoint.read(name) == other[name]).all()
+
+
+def test_a_name_that_no_folder_can_have(tmp_path, tensors):
+    with pytest.raises(CheckpointError, match=r"a: cannot be written \(File name too long\)"):
+        write_checkpoint(tmp_path / ("a" * 300), tiny_config(), tensors)
+
+
 def test_overwriting_spares_a_folder_with_other_files(tmp_path, tensors):
     folder = write_checkpoint(tmp_path / "model", tiny_config(), tensors)
     (folder / "thesis.tex").touch()

@@ -84,11 +84,21 @@ def test_each_missing_key_of_the_hugging_face_layout_is_named(key):
         (ORIGINAL_20B, {"num_experts": 3}, r"experts_per_token \(4\) must not exceed num_experts \(3\)"),
         (ORIGINAL_20B, {"head_dim": 0}, "head_dim must be positive"),
         (ORIGINAL_20B, {"rope_theta": None}, "rope_theta must be a finite number"),
+        (ORIGINAL_20B, {"rope_theta": 10**400}, "rope_theta must be a finite number"),
+        (ORIGINAL_20B, {"rope_theta": 1.0}, "rope_theta must be above 1"),
+        (ORIGINAL_20B, {"rope_theta": 1e39}, "rope_theta must be above 1 and at most"),
+        (ORIGINAL_20B, {"rope_ntk_alpha": 32}, r"rope_ntk_alpha \(32.0\) must be below rope_ntk_beta \(32.0\)"),
+        (ORIGINAL_20B, {"initial_context_length": 10**400}, "must be at most 16777216 positions"),
+        (ORIGINAL_20B, {"rope_scaling_factor": 1e300}, "must be at most 16777216 positions"),
         (ORIGINAL_20B, {"hidden_size": 2881}, "hidden_size must be a multiple of 32"),
         (ORIGINAL_20B, {"num_attention_heads": 60}, "must be a multiple of num_key_value_heads"),
         (HUGGING_FACE_20B, {"model_type": "llama"}, "model_type = 'llama' is not a gpt-oss model"),
         (HUGGING_FACE_20B, {"qk_norm": True}, "unknown configuration key: qk_norm"),
         (HUGGING_FACE_20B, {"layer_types": ["full_attention"] * 24}, "layer_types must alternate"),
+        (HUGGING_FACE_20B, {"layer_types": 5}, "layer_types must alternate"),
+        (HUGGING_FACE_20B, {"num_hidden_layers": "24"}, "num_hidden_layers must be an integer, found '24'"),
+        (HUGGING_FACE_20B, {"num_hidden_layers": 10**12}, "layer_types must alternate"),
+        (HUGGING_FACE_20B, {"architectures": 5}, "architectures = 5 is not a gpt-oss model"),
         (HUGGING_FACE_20B, {"tie_word_embeddings": True}, "tie_word_embeddings = True"),
         (HUGGING_FACE_20B, {"experts_per_token": 8}, "experts_per_token = 8 contradicts 4"),
         (HUGGING_FACE_20B, {"rope_scaling": None}, r"missing configuration key: rope_scaling"),
@@ -124,6 +134,9 @@ def test_file_errors_name_the_file(tmp_path):
         ModelConfig.from_file(path)
     path.write_text("[]")
     with pytest.raises(ConfigError, match=r"config\.json: a model configuration is a JSON object, found list"):
+        ModelConfig.from_file(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(ConfigError, match=r"config\.json: is not valid JSON"):
         ModelConfig.from_file(path)
     path.write_bytes(b"\xff\xfe")
     with pytest.raises(ConfigError, match=r"config\.json: is not valid JSON"):

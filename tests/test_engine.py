@@ -3,6 +3,7 @@
 import gc
 import itertools
 import math
+import os
 import subprocess
 import sys
 import threading
@@ -19,6 +20,7 @@ from gpt_oss.token_generator import EngineTokenGenerator, Generation, Token
 from tests.helpers.fake_backend import VOCAB, FakeBackend, FakeSamplingBackend, expected_greedy, logits_after
 
 TIMEOUT = 10.0
+ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -292,6 +294,42 @@ class Boom(Exception):
     pass
 
 
+class TestProcesses:
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+    def test_a_forked_process_is_told_to_load_its_own(self) -> None:
+        program = (
+            "import os, sys\n"
+            "from gpt_oss.errors import GenerationError\n"
+            "from gpt_oss.token_generator import EngineTokenGenerator\n"
+            "from tests.helpers.fake_backend import FakeBackend\n"
+            "generator = EngineTokenGenerator(FakeBackend())\n"
+            "list(generator.generate([1], max_tokens=3))\n"
+            "if child := os.fork():\n"
+            "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+            "try:\n"
+            "    list(generator.generate([1], max_tokens=3))\n"
+            "except GenerationError as error:\n"
+            "    os.write(1, str(error).encode())\n"
+            "    os._exit(7)\n"
+        )
+        done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 7, done.stderr
+        assert "from which this one was forked; load the model again" in done.stdout
+
+
+class TestReaders:
+    def test_the_end_reaches_every_thread_that_waits(self, make) -> None:
+        generation = make(FakeBackend()).stream([1], temperature=0, max_tokens=30)
+        read: list[int] = []
+        readers = [threading.Thread(target=lambda: read.extend(ids(generation)), daemon=True) for _ in range(4)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(TIMEOUT)
+            assert not reader.is_alive()
+        assert sorted(read) == sorted(expected_greedy([1], 30))
+
+
 class TestFailures:
     def test_a_failing_prefill_fails_its_request_only(self, make) -> None:
         held = threading.Event()
@@ -380,6 +418,17 @@ class TestAllowedTokens:
         with pytest.raises(GenerationError, match=message):
             ids(generator.stream([2], allowed_tokens=lambda generated: mask))
         assert ids(other) == expected_greedy([1], 30)
+
+    def test_what_was_generated_cannot_be_changed(self, make) -> None:
+        kept: list[tuple[int, ...]] = []
+        text = ids(make(FakeBackend()).stream([1], max_tokens=5, allowed_tokens=kept.append))
+        assert kept == [tuple(text[:n]) for n in range(5)]
+
+    def test_a_mask_that_wants_to_end_the_program_fails_its_request_only(self, make) -> None:
+        generator = make(FakeBackend())
+        with pytest.raises(GenerationError, match="allowed: SystemExit: 3"):
+            ids(generator.stream([2], allowed_tokens=lambda generated: sys.exit(3)))
+        assert ids(generator.stream([1], temperature=0, max_tokens=30)) == expected_greedy([1], 30)
 
     def test_a_raising_mask_fails_its_request_only(self, make) -> None:
         def broken(generated):
@@ -635,6 +684,8 @@ class TestRequests:
             ({"temperature": math.nan}, "temperature"),
             ({"temperature": math.inf}, "temperature"),
             ({"temperature": "hot"}, "temperature"),
+            ({"temperature": 10**400}, "temperature"),
+            ({"top_p": 10**400}, "top_p"),
             ({"max_tokens": -1}, "max_tokens"),
             ({"max_tokens": 1.5}, "max_tokens"),
             ({"top_p": 0.0}, "top_p"),
@@ -651,6 +702,15 @@ class TestRequests:
         with pytest.raises(RequestError, match=f"^{field} "):
             generator.stream(**{"prompt_tokens": [1], **arguments})
         assert generator.stats.requests == generator.stats.waiting == 0
+
+    def test_stop_tokens_may_be_an_array(self, make) -> None:
+        generator = make(FakeBackend())
+        for stops in (np.array([0]), np.array([3, 4]), set(), None):
+            assert generator.request([1], stop_tokens=stops).stop_tokens == frozenset(() if stops is None else stops)
+
+    def test_top_k_may_exceed_every_vocabulary(self, make) -> None:
+        generator = make(FakeBackend())
+        assert len(ids(generator.stream([1], top_k=10**30, top_p=0.5, max_tokens=3))) == 3
 
     def test_generate_checks_when_called_not_at_the_first_token(self, make) -> None:
         with pytest.raises(ValueError, match="max_tokens"):

@@ -55,6 +55,11 @@ class TestText:
             "<|channel|>final<|message|>hi"
         )
 
+    def test_an_id_that_the_vocabulary_lacks_is_shown_as_such(self) -> None:
+        odd = [*tokens("a"), Token(201_100, -2.0), *tokens("b")]
+        assert "".join(generate.text_pieces(odd)) == "a\ufffdb"
+        assert "Generated token: '\ufffd', logprob: -2.000000\n" in list(generate.logprob_lines(odd))
+
     def test_pieces_come_as_the_tokens_do(self) -> None:
         source = iter(tokens("one two three"))
         pieces = generate.text_pieces(source)
@@ -133,6 +138,8 @@ class TestCommand:
         ("arguments", "status", "message"),
         [
             (["/nowhere"], 1, "/nowhere"),
+            (["a" * 300], 1, "File name too long"),
+            (["FILE", "--device", "meta"], 1, "device 'meta' cannot be used here"),
             (["FILE", "-p", ""], 2, "the prompt is empty"),
             (["FILE", "--context-length", "3", "-p", "one two three four five"], 2, "context holds 3"),
             (["FILE", "--device", "nonsense"], 1, "nonsense"),
@@ -202,6 +209,27 @@ class TestProcess:
         process.stdout.close()
         assert process.wait(timeout=300) == 0
         assert process.stderr.read() == ""
+
+    def test_a_full_disk_behind_standard_output(self, checkpoint) -> None:
+        command = [sys.executable, "-m", "gpt_oss.generate", checkpoint, "-p", "Hello", "-l", "2"]
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
+        assert (done.returncode, done.stderr) == (1, "gpt-oss generate: error: [Errno 28] No space left on device\n")
+
+    @pytest.mark.parametrize(("closed", "status"), [(">&-", 0), ("2>&-", 0), ("-p - <&-", 2)])
+    def test_closed_streams(self, checkpoint, closed, status) -> None:
+        command = f"exec {sys.executable} -m gpt_oss.generate {checkpoint} -p Hello -l 2 {closed}"
+        done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+
+    def test_processes_that_torchrun_did_not_start(self, checkpoint) -> None:
+        command = [sys.executable, "-m", "gpt_oss.generate", checkpoint, "-p", "Hello", "-l", "2", "-b", "torch"]
+        for size, said in (("abc", "WORLD_SIZE is 'abc'"), ("2", "torchrun did not start this process")):
+            environment = os.environ | {"WORLD_SIZE": size}
+            done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, env=environment)
+            assert done.returncode in (1, 2)
+            assert said in done.stderr and done.stderr.count("\n") == 1
 
     def test_under_torchrun_one_rank_talks(self, checkpoint) -> None:
         launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m", "gpt_oss.generate"]

@@ -77,6 +77,15 @@ def test_extreme_blocks(value):
 def test_input_that_has_no_code_is_refused():
     with pytest.raises(ValueError, match="multiple of 32, found 33"):
         mxfp4.encode(np.zeros(33))
+    with pytest.raises(ValueError, match="multiple of 32, found 1"):
+        mxfp4.encode(np.float32(2))
     for bad in (np.inf, np.nan):
         with pytest.raises(ValueError, match="infinite or NaN"):
             mxfp4.encode(np.full(32, bad))
+
+
+@pytest.mark.parametrize("shape", [(0, 32), (3, 0), (0,)])
+def test_empty_tensors_stay_empty(shape):
+    blocks, scales = mxfp4.encode(np.zeros(shape))
+    assert scales.shape == (*shape[:-1], shape[-1] // 32) and blocks.shape == (*scales.shape, 16)
+    assert mxfp4.decode(blocks, scales).shape == shape

@@ -94,6 +94,22 @@ def test_a_wrong_users_folder_is_one_sentence_for_both_encodings(tmp_path):
     assert "VocabularyError: TIKTOKEN_ENCODINGS_BASE is set, but" in done.stderr
 
 
+def test_both_encodings_load_in_several_threads_at_once():
+    """Threads switch every 10 µs, so that one sees what another has done to the environment half-way."""
+    program = (
+        "import sys, threading\n"
+        "sys.setswitchinterval(1e-5)\n"
+        "from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer\n"
+        "loads = [get_harmony_encoding, get_tokenizer] * 2\n"
+        "failures = []\n"
+        "threading.excepthook = failures.append\n"
+        "threads = [threading.Thread(target=load) for load in loads]\n"
+        "[thread.start() for thread in threads], [thread.join() for thread in threads]\n"
+        "sys.exit(len(failures))\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 def test_loading_leaves_the_environment_as_it_was(monkeypatch):
     monkeypatch.delenv("TIKTOKEN_ENCODINGS_BASE", raising=False)
     get_harmony_encoding.cache_clear()

@@ -167,9 +167,9 @@ def _prefill_experts(config: ModelConfig, weights: ModelWeights, variant: Varian
     def run() -> None:
         for layer in weights.layers:
             hidden = grouped.gate_up(
-                normed, layer.mlp1, layer.mlp1_bias, work, config.swiglu_limit, tiling, variant.compute
+                normed, layer.mlp1, layer.mlp1_bias, work, config.swiglu_limit, tiling, variant
             )
-            grouped.down(hidden, layer.mlp2, layer.mlp2_bias, work, tiling, variant.compute)
+            grouped.down(hidden, layer.mlp2, layer.mlp2_bias, work, tiling, variant)
 
     found = milliseconds(run, 10)
     per_pair = 2 * (layer.mlp1.rows * layer.mlp1.k + layer.mlp2.rows * layer.mlp2.k)

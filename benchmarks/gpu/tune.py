@@ -111,11 +111,11 @@ def _prefill_experts(config: ModelConfig, weights: ModelWeights, variant: Varian
 
         def gate_up(tiling: grouped.Tiling = tiling, work: grouped.Plan = work) -> None:
             for layer in weights.layers:
-                grouped.gate_up(normed, layer.mlp1, layer.mlp1_bias, work, config.swiglu_limit, tiling, variant.compute)
+                grouped.gate_up(normed, layer.mlp1, layer.mlp1_bias, work, config.swiglu_limit, tiling, variant)
 
         def down(tiling: grouped.Tiling = tiling, work: grouped.Plan = work) -> None:
             for layer in weights.layers:
-                grouped.down(hidden, layer.mlp2, layer.mlp2_bias, work, tiling, variant.compute)
+                grouped.down(hidden, layer.mlp2, layer.mlp2_bias, work, tiling, variant)
 
         for name, run, packed in (("gate_up", gate_up, first.mlp1), ("down", down, first.mlp2)):
             flops = 2 * pairs * packed.rows * packed.k * len(weights.layers)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt_oss.backends import LoadOptions, add_backend_arguments, default_backend, load_from_arguments
+from gpt_oss.backends import LoadOptions, add_backend_arguments, default_backend, load_from_arguments, world_size
 from gpt_oss.command_line import is_follower, non_negative, port, positive, run_command
 from gpt_oss.errors import MissingExtra, RequestError, ToolError
 from gpt_oss.responses_api.capacity import SLOTS, choose_capacity
@@ -96,6 +96,8 @@ def main(arguments: Sequence[str] | None = None, prog: str = "gpt-oss serve", *,
     logging.basicConfig(
         level=logging.INFO if options.verbose else logging.WARNING, format="%(levelname)s %(name)s: %(message)s"
     )
+    # A failed inference means a bug or a broken card: who runs a server wants its traceback.
+    logging.getLogger("gpt_oss.scheduler").setLevel(logging.INFO)
     return run_command(prog, lambda: _run(options, load or _load))
 
 
@@ -105,14 +107,16 @@ def _load(options: argparse.Namespace) -> "TokenGenerator | None":
 
 def settle_capacity(options: argparse.Namespace) -> None:
     """Fill in the slots, and the context length where the backend would promise more than the machine can hold."""
-    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1  # ranks must not measure each for itself
-    if alone and (options.backend or default_backend(options.device)) == "torch":
-        try:
+    alone = world_size() == 1  # ranks must not measure each for itself
+    try:
+        measured = alone and (options.backend or default_backend(options.device)) == "torch"
+        if measured:
             from gpt_oss.checkpoint import Checkpoint
             from gpt_oss.torch.backend import choose_device
             from gpt_oss.torch.weights import free_memory
-        except ModuleNotFoundError as error:
-            raise MissingExtra(error.name or "torch", "torch") from error
+    except ModuleNotFoundError as error:
+        raise MissingExtra(error.name or "torch", "torch") from error
+    if measured:
         wanted = LoadOptions(checkpoint=options.checkpoint, dtype=options.dtype)
         with Checkpoint(wanted.folder) as checkpoint:
             options.slots, options.context_length = choose_capacity(

@@ -38,7 +38,7 @@ def choose_device(device: torch.device | str | None = None) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(0, device=chosen)
+        torch.empty(0, device=chosen).tolist()  # "meta" has tensors, but no values
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise BackendUnavailable(f"device {str(device)!r} cannot be used here ({reason}); try --device cpu") from error

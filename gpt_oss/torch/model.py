@@ -11,6 +11,7 @@ softmax, expert mixture) are fp32 and rounded once. With dtype float32 or float6
 model is differentiable, because people fine-tune from it.
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt_oss.config import ModelConfig
-from gpt_oss.errors import ContextOverflow
+from gpt_oss.errors import ContextOverflow, OutOfMemory
 from gpt_oss.rope import cos_sin
 from gpt_oss.torch import cpu
 from gpt_oss.torch.backend import TokenGenerator, choose_device
 from gpt_oss.torch.parallel import Parallel
-from gpt_oss.torch.weights import Weights, load_weights
+from gpt_oss.torch.weights import Weights, free_memory, load_weights
 
 __all__ = ["KVCache", "ModelConfig", "TokenGenerator", "Transformer", "attention", "swiglu"]
 
@@ -310,7 +311,14 @@ class Transformer(nn.Module):
         positions = min(context_length or self.config.context_length, self.config.context_length)
         shape = (self.config.num_hidden_layers, slots, kv_heads, positions, self.config.head_dim)
         weight = self.embedding.weight
-        keys, values = (torch.empty(shape, dtype=weight.dtype, device=weight.device) for _ in range(2))
+        try:
+            keys, values = (torch.empty(shape, dtype=weight.dtype, device=weight.device) for _ in range(2))
+        except RuntimeError as error:  # a CPU gives its memory when it is written: only it knows what it can promise
+            needed, free = 2 * math.prod(shape) * weight.element_size(), free_memory(weight.device)
+            raise OutOfMemory(
+                f"the cache of {slots} x {positions} tokens needs {needed / 2**30:.1f} GiB but {weight.device} has "
+                f"{free / 2**30:.1f} GiB free; choose fewer slots or a shorter context"
+            ) from error
         return KVCache(keys, values)
 
     def forward(

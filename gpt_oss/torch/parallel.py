@@ -81,7 +81,13 @@ def join_ranks(device: torch.device) -> Parallel:
     if not distributed.is_initialized():
         if device.type == "cuda":
             torch.cuda.set_device(device)
-        distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        try:
+            distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        except ValueError as error:  # a variable is missing
+            world = os.environ["WORLD_SIZE"]
+            raise BackendUnavailable(
+                f"WORLD_SIZE is {world} but torchrun did not start this process; start it with torchrun or unset that"
+            ) from error
     return Parallel(distributed.get_rank(), distributed.get_world_size())
 
 

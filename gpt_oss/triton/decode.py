@@ -35,9 +35,10 @@ ATTENTION_BLOCK_N = 64
 def key_splits(processors: int, batch: int, kv_heads: int) -> int:
     """Most programs that share the keys of a kv head, a power of two.
 
-    Two per processor of the card: while one sums over its warps the other has keys on their way.
+    Two per processor of the card: while one sums over its warps the other has keys on their way. And no fewer than
+    eight, however large the batch: one long sequence among short ones must not be left to one program per head.
     """
-    return min(32, 1 << (max(1, 2 * processors // (batch * kv_heads)).bit_length() - 1))
+    return min(32, max(8, 1 << (max(1, 2 * processors // (batch * kv_heads)).bit_length() - 1)))
 
 
 class SlotState:

@@ -6,8 +6,9 @@
     down      y[pair] = h[row]·W2ᵀ + b2                                     [pairs, hidden], back in pair order
     combine   x[token] += Σ over ranks of weight[pair]·y[pair]
 
-Weights are read in the tile order of layout.py and become BF16 (exactly) in registers only. Nothing here waits for
-the device: the plan stays there and the grid has room for the worst case; unused programs return at once.
+Weights are read in the tile order of layout.py and become BF16 (exactly) in registers only: two at once by assembly in
+the "mma" variant, through fp32 in the other. Nothing here waits for the device: the plan stays there and the grid has
+room for the worst case; unused programs return at once.
 """
 
 from dataclasses import dataclass
@@ -23,10 +24,13 @@ from gpt_oss.triton.numerics import (
     load_fp32,
     low_value,
     round_to,
+    scale_pair,
     scale_value,
     swiglu,
     value_pair,
 )
+from gpt_oss.triton.tensor_core import SCALED_PAIR
+from gpt_oss.triton.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -59,9 +63,12 @@ def plan(ids: torch.Tensor, experts: int, block_m: int) -> Plan:
 @triton.jit
 def decode_tiles(
     p_words, p_scales, i_tile, step, TILES: tl.constexpr, STEPS: tl.constexpr, COUNT: tl.constexpr,
-    STEPS_AT_ONCE: tl.constexpr,
+    STEPS_AT_ONCE: tl.constexpr, ASSEMBLY: tl.constexpr,
 ):  # fmt: skip
-    """fp32 [16·COUNT (row slots), 64·STEPS_AT_ONCE]: COUNT tiles from i_tile on, zero beyond the last tile or step."""
+    """[16·COUNT (row slots), 64·STEPS_AT_ONCE]: COUNT tiles from i_tile on, zero beyond the last tile or step.
+
+    bf16 with ASSEMBLY, else fp32.
+    """
     o_tile = i_tile + tl.arange(0, COUNT)
     o_word = tl.arange(0, 128 * STEPS_AT_ONCE)
     m_words = (o_tile < TILES)[:, None] & (step + o_word // 128 < STEPS)[None, :]
@@ -74,18 +81,25 @@ def decode_tiles(
     b_scales = tl.load(p_scales + o_scale[None, :], mask=m_scales, other=0).to(tl.uint32, bitcast=True)
     b_scales = tl.reshape(b_scales, (COUNT, STEPS_AT_ONCE, 8, 1, 1, 1))
     o_byte = tl.reshape(tl.arange(0, 4), (1, 1, 1, 1, 2, 2))  # b, r
-    b_scale = scale_value((b_scales >> (8 * o_byte)) & 0xFF)
-    b_01 = tl.join(_pair_values(b_words, b_scale, 0), _pair_values(b_words, b_scale, 1))
-    b_23 = tl.join(_pair_values(b_words, b_scale, 2), _pair_values(b_words, b_scale, 3))
+    b_bytes = (b_scales >> (8 * o_byte)) & 0xFF
+    b_scale = scale_pair(b_bytes) if ASSEMBLY else scale_value(b_bytes)
+    b_01 = tl.join(_pair_values(b_words, b_scale, 0, ASSEMBLY), _pair_values(b_words, b_scale, 1, ASSEMBLY))
+    b_23 = tl.join(_pair_values(b_words, b_scale, 2, ASSEMBLY), _pair_values(b_words, b_scale, 3, ASSEMBLY))
     b_all = tl.join(b_01, b_23)  # tile, step, g, t, b, r, half, low and high bit of the pair
     b_all = tl.permute(b_all, (0, 5, 2, 1, 4, 3, 8, 7, 6))
     return tl.reshape(b_all, (16 * COUNT, 64 * STEPS_AT_ONCE))
 
 
 @triton.jit
-def _pair_values(b_words, b_scale, PAIR: tl.constexpr):
+def _pair_values(b_words, b_scale, PAIR: tl.constexpr, ASSEMBLY: tl.constexpr):
     b_pair = value_pair(b_words, PAIR)
-    return tl.join(low_value(b_pair) * b_scale, high_value(b_pair) * b_scale)
+    if ASSEMBLY:
+        b_low, b_high = tl.inline_asm_elementwise(
+            SCALED_PAIR, "=h,=h,r,r", [b_pair, b_scale], dtype=(tl.bfloat16, tl.bfloat16), is_pure=True, pack=1
+        )
+    else:
+        b_low, b_high = low_value(b_pair) * b_scale, high_value(b_pair) * b_scale
+    return tl.join(b_low, b_high)
 
 
 @triton.jit
@@ -99,7 +113,7 @@ def block_rows(p_block, BLOCK_M: tl.constexpr):
 def rows_times_tiles(
     p_rows, m_row, p_words, p_scales, i_expert, i_tile,
     K: tl.constexpr, TILES: tl.constexpr, STEPS: tl.constexpr,
-    BLOCK_M: tl.constexpr, TILES_N: tl.constexpr, STEPS_K: tl.constexpr, COMPUTE: tl.constexpr,
+    BLOCK_M: tl.constexpr, TILES_N: tl.constexpr, STEPS_K: tl.constexpr, COMPUTE: tl.constexpr, ASSEMBLY: tl.constexpr,
 ):  # fmt: skip
     """fp32 [BLOCK_M, 16·TILES_N]: rows of K values at p_rows [BLOCK_M, 1] times an expert's tiles from i_tile on."""
     o_expert = i_expert.to(tl.int64) * (TILES * STEPS)
@@ -109,7 +123,7 @@ def rows_times_tiles(
     for step in range(0, STEPS, STEPS_K):
         o_k = step * 64 + tl.arange(0, 64 * STEPS_K)
         b_x = load_fp32(p_rows + o_k[None, :], m_row[:, None] & (o_k < K)[None, :])
-        b_w = decode_tiles(p_words, p_scales, i_tile, step, TILES, STEPS, TILES_N, STEPS_K)
+        b_w = decode_tiles(p_words, p_scales, i_tile, step, TILES, STEPS, TILES_N, STEPS_K, ASSEMBLY)
         b_acc += dot(b_x, tl.trans(b_w), COMPUTE)
     return b_acc
 
@@ -118,7 +132,7 @@ def rows_times_tiles(
 def grouped_gate_up_kernel(
     p_normed, p_words, p_scales, p_bias, p_order, p_blocks, p_hidden, limit,
     HIDDEN: tl.constexpr, INTERMEDIATE: tl.constexpr, TILES: tl.constexpr, STEPS: tl.constexpr, TOPK: tl.constexpr,
-    BLOCK_M: tl.constexpr, TILES_N: tl.constexpr, STEPS_K: tl.constexpr, COMPUTE: tl.constexpr,
+    BLOCK_M: tl.constexpr, TILES_N: tl.constexpr, STEPS_K: tl.constexpr, COMPUTE: tl.constexpr, ASSEMBLY: tl.constexpr,
 ):  # fmt: skip
     """Grid (blocks of TILES_N tiles, blocks of the plan): neighbouring programs share their input rows."""
     i_tile = tl.program_id(0) * TILES_N
@@ -129,8 +143,9 @@ def grouped_gate_up_kernel(
         b_token = tl.load(p_order + o_row, mask=m_row, other=0) // TOPK
         p_rows = p_normed + b_token.to(tl.int64)[:, None] * HIDDEN
         b_acc = rows_times_tiles(
-            p_rows, m_row, p_words, p_scales, i_expert, i_tile, HIDDEN, TILES, STEPS, BLOCK_M, TILES_N, STEPS_K, COMPUTE
-        )
+            p_rows, m_row, p_words, p_scales, i_expert, i_tile, HIDDEN, TILES, STEPS, BLOCK_M, TILES_N, STEPS_K,
+            COMPUTE, ASSEMBLY,
+        )  # fmt: skip
         b_halves = tl.permute(tl.reshape(b_acc, (BLOCK_M, TILES_N, 2, 8)), (0, 1, 3, 2))
         b_gate, b_linear = tl.split(tl.reshape(b_halves, (BLOCK_M, 8 * TILES_N, 2)))
         o_inter = i_tile * 8 + tl.arange(0, 8 * TILES_N)
@@ -147,7 +162,7 @@ def grouped_gate_up_kernel(
 def grouped_down_kernel(
     p_hidden, p_words, p_scales, p_bias, p_order, p_blocks, p_out,
     INTERMEDIATE: tl.constexpr, HIDDEN: tl.constexpr, TILES: tl.constexpr, STEPS: tl.constexpr,
-    BLOCK_M: tl.constexpr, TILES_N: tl.constexpr, STEPS_K: tl.constexpr, COMPUTE: tl.constexpr,
+    BLOCK_M: tl.constexpr, TILES_N: tl.constexpr, STEPS_K: tl.constexpr, COMPUTE: tl.constexpr, ASSEMBLY: tl.constexpr,
 ):  # fmt: skip
     """Grid as above; rows are read in sorted order and written in pair order."""
     i_tile = tl.program_id(0) * TILES_N
@@ -157,20 +172,9 @@ def grouped_down_kernel(
         o_row, m_row = block_rows(p_block, BLOCK_M)
         p_rows = p_hidden + o_row.to(tl.int64)[:, None] * INTERMEDIATE
         b_acc = rows_times_tiles(
-            p_rows,
-            m_row,
-            p_words,
-            p_scales,
-            i_expert,
-            i_tile,
-            INTERMEDIATE,
-            TILES,
-            STEPS,
-            BLOCK_M,
-            TILES_N,
-            STEPS_K,
-            COMPUTE,
-        )
+            p_rows, m_row, p_words, p_scales, i_expert, i_tile, INTERMEDIATE, TILES, STEPS, BLOCK_M, TILES_N, STEPS_K,
+            COMPUTE, ASSEMBLY,
+        )  # fmt: skip
         o_column = i_tile * 16 + tl.arange(0, 16 * TILES_N)
         m_column = o_column < HIDDEN
         b_acc += load_fp32(p_bias + i_expert * HIDDEN + o_column, m_column)[None, :]
@@ -213,7 +217,7 @@ class Tiling:
 
 def gate_up(
     normed: torch.Tensor, weights: PackedExperts, bias: torch.Tensor, work: Plan, limit: float, tiling: Tiling,
-    compute: tl.dtype,
+    variant: Variant,
 ) -> torch.Tensor:  # fmt: skip
     """swiglu(normed·W1ᵀ + b1) for every pair, sorted by expert: [pairs, intermediate] in the type of `normed`.
 
@@ -224,21 +228,21 @@ def gate_up(
     hidden = torch.empty(work.order.numel(), intermediate, dtype=normed.dtype, device=normed.device)
     grouped_gate_up_kernel[(triton.cdiv(weights.tiles, tiling.tiles_n), len(work.blocks))](
         normed, weights.words, weights.scales, bias, work.order, work.blocks, hidden, limit, weights.k, intermediate,
-        weights.tiles, weights.steps, work.topk, tiling.block_m, tiling.tiles_n, tiling.steps_k, compute,
-        num_warps=tiling.warps, num_stages=tiling.stages,
+        weights.tiles, weights.steps, work.topk, tiling.block_m, tiling.tiles_n, tiling.steps_k, variant.compute,
+        variant.name == "mma", num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
     return hidden
 
 
 def down(
-    hidden: torch.Tensor, weights: PackedExperts, bias: torch.Tensor, work: Plan, tiling: Tiling, compute: tl.dtype
+    hidden: torch.Tensor, weights: PackedExperts, bias: torch.Tensor, work: Plan, tiling: Tiling, variant: Variant
 ) -> torch.Tensor:
     """hidden·W2ᵀ + b2: rows sorted by expert in, [pairs, hidden] in pair order out. bias [experts, hidden]."""
     out = torch.empty(len(hidden), weights.rows, dtype=hidden.dtype, device=hidden.device)
     grouped_down_kernel[(triton.cdiv(weights.tiles, tiling.tiles_n), len(work.blocks))](
         hidden, weights.words, weights.scales, bias, work.order, work.blocks, out, weights.k, weights.rows,
-        weights.tiles, weights.steps, tiling.block_m, tiling.tiles_n, tiling.steps_k, compute,
-        num_warps=tiling.warps, num_stages=tiling.stages,
+        weights.tiles, weights.steps, tiling.block_m, tiling.tiles_n, tiling.steps_k, variant.compute,
+        variant.name == "mma", num_warps=tiling.warps, num_stages=tiling.stages,
     )  # fmt: skip
     return out
 

@@ -215,9 +215,9 @@ class Transformer:
         tiling = grouped.Tiling.for_pairs(ids.numel(), config.num_experts)
         work = grouped.plan(ids, config.num_experts, tiling.block_m)
         hidden = grouped.gate_up(
-            normed, layer.mlp1, layer.mlp1_bias, work, config.swiglu_limit, tiling, self.variant.compute
+            normed, layer.mlp1, layer.mlp1_bias, work, config.swiglu_limit, tiling, self.variant
         )
-        y = grouped.down(hidden, layer.mlp2, layer.mlp2_bias, work, tiling, self.variant.compute)
+        y = grouped.down(hidden, layer.mlp2, layer.mlp2_bias, work, tiling, self.variant)
         grouped.combine(y, weights, x)
 
 

@@ -71,6 +71,12 @@ def scale_value(b_bytes):
 
 
 @triton.jit
+def scale_pair(b_bytes):
+    """The same as bf16 bits in both halves of a uint32."""
+    return tl.maximum(b_bytes.to(tl.uint32) * 0x00800080, 0x00400040)
+
+
+@triton.jit
 def swiglu(b_gate, b_linear, LIMIT: tl.constexpr):
     """gate·sigmoid(1.702·gate)·(linear + 1), gate clamped to ≤ LIMIT and linear to ±LIMIT; NaN stays NaN."""
     b_gate = tl.minimum(b_gate, LIMIT, propagate_nan=tl.PropagateNan.ALL)

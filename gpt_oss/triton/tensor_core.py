@@ -15,6 +15,20 @@ from gpt_oss.triton.layout import MASK
 INPUT_SCALE = 2.0**112
 OUTPUT_SCALE = 2.0**14
 
+# $0, $1 ← the two values of $2, a decoded pair (layout.py), times $3, their scale 2^(byte - 127) in both halves:
+# bf16, exact, subnormal or not. The addend is -0, which changes nothing, not even the sign of a zero: a product alone
+# needs capability 9.0, this instruction 8.0.
+SCALED_PAIR = tl.constexpr(
+    """{
+.reg .b32 bias, zero, v;
+mov.b32 bias, 0x7E807E80;
+mov.b32 zero, 0x80008000;
+fma.rn.bf16x2 v, $2, bias, zero;
+fma.rn.bf16x2 v, v, $3, zero;
+mov.b32 {$0, $1}, v;
+}"""
+)
+
 # $0…$3 ← one lane's 16 bytes: the words (block 0, row g), (block 0, row g + 8), (block 1, row g), (block 1, row g + 8).
 # Weights are read once per step of the model, so they must not push anything out of L1.
 LOAD_WORDS = tl.constexpr("ld.global.nc.L1::no_allocate.v4.u32 {$0, $1, $2, $3}, [$4];")

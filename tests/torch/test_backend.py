@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from gpt_oss.errors import BackendUnavailable, ContextOverflow
+from gpt_oss.errors import BackendUnavailable, ContextOverflow, OutOfMemory
 from gpt_oss.torch.backend import TorchBackend, choose_device
 from tests.helpers.models import ODD, random_tensors, relative_error, torch_model
 
@@ -89,7 +89,13 @@ def test_logits_are_fp32_in_bf16_too():
     assert backend.decode([1], [4]).shape == (1, ODD.vocab_size)
 
 
-@pytest.mark.parametrize("name", ["nonsense", "cuda:7", "cuda"])
+def test_a_cache_that_no_machine_holds():
+    model = torch_model(ODD, random_tensors(ODD, 22), torch.bfloat16)
+    with pytest.raises(OutOfMemory, match=r"the cache of 1000000000 x 64 tokens needs [\d.]+ GiB but cpu has"):
+        TorchBackend(model, 10**9, 64)
+
+
+@pytest.mark.parametrize("name", ["nonsense", "cuda:7", "cuda", "meta"])
 def test_devices_that_are_not_there(name):
     if name.startswith("cuda") and torch.cuda.is_available():
         pytest.skip("this machine has CUDA")

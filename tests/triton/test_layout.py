@@ -59,6 +59,24 @@ def test_released_shapes_take_exactly_the_checkpoints_bytes():
     assert packed.words.nbytes + packed.scales.nbytes == 5760 * 2880 // 2 + 5760 * 90
 
 
+def test_the_assembly_scales_pairs_exactly():
+    """All pairs of codes times all scales: bf16's bits of the value, infinity from 2^128 on, subnormal below 2^-126."""
+    codes = np.arange(256, dtype=np.uint32)
+    low, high = ((code >> 3 & 1) << 15 | (code & 7) << 6 for code in (codes & 15, codes >> 4))
+    for byte in range(255):
+        scale = np.full(32, max(byte * 0x00800080, 0x00400040), np.uint32)
+        values = mxfp4.PAIR_VALUES.astype(np.float64) * 2.0 ** (byte - 127)
+        with np.errstate(over="ignore"):
+            expected = values.astype(np.float32).view(np.uint32)
+        assert not (expected & 0xFFFF).any()
+        for first in range(0, 256, 32):
+            lanes = slice(first, first + 32)
+            pairs = low[lanes] | high[lanes] << 16
+            registers = ptx.run(tensor_core.SCALED_PAIR.value, [None, None, pairs, scale])
+            assert (registers["$0"] == expected[lanes, 0] >> 16).all()
+            assert (registers["$1"] == expected[lanes, 1] >> 16).all()
+
+
 @pytest.mark.parametrize("low_high", [(100, 140), (0, 3), (200, 220)])
 def test_the_assembly_multiplies_a_tile_with_eight_columns(generator, low_high):
     """The text itself, on 32 emulated lanes, for two steps and eight columns, against float64."""

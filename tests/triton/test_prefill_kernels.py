@@ -1,19 +1,24 @@
 """Each stage of a prefill against its naive twin."""
 
+import dataclasses
+
 import pytest
 import torch
 import triton.language as tl
+from triton.runtime.interpreter import InterpreterBuilder
 
 from gpt_oss.rope import cos_sin
 from gpt_oss.triton import grouped
 from gpt_oss.triton.attention_prefill import attend, rope_and_store
 from gpt_oss.triton.norm import rms_norm
 from gpt_oss.triton.router import top_k
-from tests.triton import naive
+from gpt_oss.triton.variants import choose_variant, mma_variant
+from tests.triton import naive, ptx
 from tests.triton.naive import SMALL, Experts, assert_close, tolerance
 
 Q_HEADS, KV_HEADS, HEAD = 16, 4, 16
 COMPUTE = {torch.float32: tl.float32, torch.bfloat16: tl.bfloat16}
+TILING = grouped.Tiling(block_m=16, tiles_n=4, steps_k=1, warps=4)
 
 
 @pytest.mark.parametrize("shape", [(1, 96), (7, 63)])
@@ -90,14 +95,42 @@ def test_experts_of_many_tokens(generator, device, dtype, tokens, routing):
     check_experts(generator, device, dtype, tokens, routing)
 
 
-@pytest.mark.parametrize(("scales", "magnitude"), [((0, 2), 1e3), ((253, 255), 1e-37)])
+EXTREME = pytest.mark.parametrize(("scales", "magnitude"), [((0, 2), 1e3), ((253, 255), 1e-37)])
+
+
+@EXTREME
 def test_experts_with_extreme_scales(generator, device, dtype, scales, magnitude):
+    check_extreme_scales(generator, device, dtype, scales, magnitude, choose_variant(device, dtype))
+
+
+@pytest.fixture
+def emulated_assembly(monkeypatch):
+    """The variant of NVIDIA cards with its assembly emulated; products in fp32, as the interpreter needs them."""
+    monkeypatch.setattr(InterpreterBuilder, "create_inline_asm", ptx.create_inline_asm)
+    monkeypatch.setattr(InterpreterBuilder, "cast_impl", ptx.cast_impl)
+    return dataclasses.replace(mma_variant((9, 0)), compute=tl.float32)
+
+
+ON_CPUS = pytest.mark.skipif(torch.cuda.is_available(), reason="a card runs the assembly itself")
+
+
+@ON_CPUS
+def test_experts_by_emulated_assembly(generator, device, emulated_assembly):
+    check_experts(generator, device, torch.float32, 19, "random", emulated_assembly)
+
+
+@ON_CPUS
+@EXTREME
+def test_extreme_scales_by_emulated_assembly(generator, device, emulated_assembly, scales, magnitude):
+    check_extreme_scales(generator, device, torch.float32, scales, magnitude, emulated_assembly)
+
+
+def check_extreme_scales(generator, device, dtype, scales, magnitude, variant):
     """Bytes 0, 1 and 253, 254: weights of 2^-128 to 1.5·2^127, all of them numbers that bf16 has.
 
     Large weights meet few inputs, so that no sum is the small difference of large terms: SwiGLU's clamp hides the
     size of such terms from the largest value, to which the tolerance is relative.
     """
-    tiling = grouped.Tiling(block_m=16, tiles_n=4, steps_k=1, warps=4)
     weights = Experts(generator, 3, 32, 96, True, device, scales, codes=0xBB)
     bias = torch.zeros(3, 32, dtype=dtype, device=device)
     ids = torch.tensor([[0], [2], [0]], dtype=torch.int32, device=device)
@@ -105,14 +138,14 @@ def test_experts_with_extreme_scales(generator, device, dtype, scales, magnitude
     if scales[0] > 200:
         t[:, torch.randperm(96, generator=generator)[4:]] = 0
     t = t.to(device, dtype)
-    work = grouped.plan(ids, 3, tiling.block_m)
-    found = grouped.gate_up(t, weights.packed, bias, work, 7.0, tiling, COMPUTE[dtype])
+    work = grouped.plan(ids, 3, TILING.block_m)
+    found = grouped.gate_up(t, weights.packed, bias, work, 7.0, TILING, variant)
     for row, pair in enumerate(work.order.tolist()):
         expected = naive.swiglu(weights.values[int(ids[pair, 0])] @ t[pair].double().cpu())
         assert_close(found[row], expected, tolerance(device, dtype))
 
 
-def check_experts(generator, device, dtype, tokens, routing):
+def check_experts(generator, device, dtype, tokens, routing, variant=None):
     """ "same": two of the experts receive all tokens, four receive none."""
     experts, hidden, inter, topk = 6, 96, 160, 2
     mlp1 = Experts(generator, experts, 2 * inter, hidden, True, device)
@@ -123,10 +156,10 @@ def check_experts(generator, device, dtype, tokens, routing):
     ids = torch.stack([torch.tensor([4, 1])] * tokens if routing == "same" else rows).to(torch.int32).to(device)
     weights = torch.rand(tokens, topk, generator=generator).to(device)
     t, x = (torch.randn(tokens, hidden, generator=generator).to(device, dtype) for _ in range(2))
-    tiling = grouped.Tiling(block_m=16, tiles_n=4, steps_k=1, warps=4)
-    work = grouped.plan(ids, experts, tiling.block_m)
-    found_hidden = grouped.gate_up(t, mlp1.packed, mlp1_bias, work, 7.0, tiling, COMPUTE[dtype])
-    y = grouped.down(found_hidden, mlp2.packed, mlp2_bias, work, tiling, COMPUTE[dtype])
+    variant = variant or choose_variant(device, dtype)
+    work = grouped.plan(ids, experts, TILING.block_m)
+    found_hidden = grouped.gate_up(t, mlp1.packed, mlp1_bias, work, 7.0, TILING, variant)
+    y = grouped.down(found_hidden, mlp2.packed, mlp2_bias, work, TILING, variant)
     expected_x, result = x.double().cpu(), x.clone()
     for row, pair in enumerate(work.order.tolist()):
         token, rank = divmod(pair, topk)
