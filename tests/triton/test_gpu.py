@@ -1,6 +1,7 @@
 """What only a card can show: BF16 against the torch backend in fp32, CUDA graphs, threads, memory at true shapes.
 
-With a card the tests of the other files run there too, in fp32 and BF16 (conftest.py): `pytest -m gpu tests/triton`.
+With a card the tests of the other files run there too, in fp32 and BF16 (conftest.py): `pytest -m gpu tests/triton`, or
+with `-m "gpu and not slow"` those that take a few minutes.
 """
 
 import gc
