@@ -50,7 +50,7 @@ def row_products(
         wait_for_previous(DEPENDENT)
         o_token = tl.arange(0, TOKENS_P)
         b_acc_rows = tl.zeros([BLOCK_R, TOKENS_P], tl.float32)
-        b_squares = tl.zeros([TOKENS_P], tl.float32)
+        b_square = tl.zeros([BLOCK_K, TOKENS_P], tl.float32)
         for first in range(0, K, BLOCK_K):
             o_now = first + o_k
             m_k = o_now < K
@@ -58,10 +58,11 @@ def row_products(
             m_x = m_k[:, None] & (o_token < TOKENS)[None, :]
             b_x = load_fp32(p_x + o_token[None, :] * K + o_now[:, None], m_x)  # [BLOCK_K, TOKENS_P]
             if NORM:
-                b_squares += tl.sum(b_x * b_x, axis=0)
+                b_square += b_x * b_x
                 b_x = b_x * load_fp32(p_gain + o_now, m_k)[:, None]
             b_acc_rows += dot(b_w, b_x, COMPUTE)
         b_acc = tl.trans(b_acc_rows)
+        b_squares = tl.sum(b_square, axis=0)  # over threads, so once
     return b_acc, b_squares
 
 
