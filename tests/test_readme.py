@@ -76,6 +76,13 @@ def test_the_first_command_answers():
     assert "Paris" in run(["bash", "-c", COMMANDS[0]])
 
 
+def test_make_passes_a_prompt_on_as_it_was_typed(tmp_path):
+    prompt = f"-n It costs $5 or $$5; $(shell touch {tmp_path}/ran) `touch {tmp_path}/ran` \"a\" 'b' # c"
+    told = run(["make", "--silent", "run", f"PROMPT={prompt}", "RUN=printf '<%s>'"])
+    assert f"<--prompt={prompt}>" in told
+    assert not (tmp_path / "ran").exists()
+
+
 def test_the_two_commands_come_first():
     assert COMMANDS[0].startswith("make run PROMPT=")
     assert COMMANDS[1] == "make test"
