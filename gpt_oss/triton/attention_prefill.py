@@ -71,7 +71,7 @@ def attend_keys(
         p_value = p_values + o_place[:, None] * HEAD + o_dim[None, :]
         if MASKED:
             m_key = o_key < end
-            b_scores = dot(b_q, load_fp32(p_key, m_dim[:, None] & m_key[None, :]), COMPUTE) * log2_scale
+            b_scores = dot(b_q, load_fp32(p_key, m_dim[:, None] & m_key[None, :]), COMPUTE)
             b_v = load_fp32(p_value, m_key[:, None] & m_dim[None, :])
             o_distance = o_query[:, None] - o_key[None, :]
             m_score = (o_distance >= 0) & m_key[None, :]
@@ -79,10 +79,10 @@ def attend_keys(
                 m_score &= o_distance < WINDOW
             b_scores = tl.where(m_score, b_scores, float("-inf"))
         else:
-            b_scores = dot(b_q, load_fp32(p_key, m_dim[:, None]), COMPUTE) * log2_scale
+            b_scores = dot(b_q, load_fp32(p_key, m_dim[:, None]), COMPUTE)
             b_v = load_fp32(p_value, m_dim[None, :])
-        b_new_max = tl.maximum(b_max, tl.max(b_scores, axis=1))  # never -inf: it starts at the sink
-        b_p = tl.exp2(b_scores - b_new_max[:, None])
+        b_new_max = tl.maximum(b_max, tl.max(b_scores, axis=1) * log2_scale)  # never -inf: it starts at the sink
+        b_p = tl.exp2(b_scores * log2_scale - b_new_max[:, None])  # one multiply-add
         b_keep = tl.exp2(b_max - b_new_max)
         b_acc = b_acc * b_keep[:, None] + dot(b_p, b_v, COMPUTE)
         b_sum = b_sum * b_keep + tl.sum(b_p, axis=1)
