@@ -124,9 +124,7 @@ def room_beside_weights(config: ModelConfig, device: torch.device, dtype: torch.
     if device.type != "cuda":
         return None
     torch.cuda.empty_cache()  # of what this process had loaded before
-    weights = weight_bytes(config, dtype)
-    # A 64th more: torch rounds each tensor up, and what a context is chosen from after loading must not be less.
-    needed, free = weights + weights // 64 + WORKSPACE_BYTES, torch.cuda.mem_get_info(device)[0]
+    needed, free = weight_bytes(config, dtype) + WORKSPACE_BYTES, torch.cuda.mem_get_info(device)[0]
     if needed > free:
         raise OutOfMemory(
             f"the weights need {needed:,} bytes with workspace and {device} has {free:,} free; "

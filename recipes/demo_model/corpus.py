@@ -76,8 +76,8 @@ class _Shares:
 
 _ASKED = _Shares(functions=0.29, patch=0.08, python=0.08, browser=0.06, plain=0.49, invented=0.15, usual=0.5,
                  unfit=0.2, beyond=0.02)  # fmt: skip
-_PRACTISED = _Shares(functions=0.42, patch=0.09, python=0.12, browser=0.09, plain=0.28, invented=0.35, usual=0.2,
-                     unfit=0.5, beyond=0.06)  # fmt: skip
+_PRACTISED = _Shares(functions=0.42, patch=0.09, python=0.12, browser=0.09, plain=0.28, invented=0.35, usual=0.3,
+                     unfit=0.25, beyond=0.04)  # fmt: skip
 """What is hardest comes more often in training than in the evaluation."""
 
 

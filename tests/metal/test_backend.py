@@ -93,7 +93,7 @@ def check_conversation(
         check_greedy(oracle, prompt, found)
 
 
-@pytest.mark.parametrize("number", range(3))
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2))])
 def test_64_greedy_tokens_over_two_turns_equal_torchs(
     extension: ModuleType, demo_model: Any, oracle: Transformer, number: int
 ) -> None:
