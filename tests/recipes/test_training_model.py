@@ -13,7 +13,7 @@ from gpt_oss import mxfp4
 from gpt_oss.checkpoint_writer import write_checkpoint
 from gpt_oss.tokenizer import VOCAB_SIZE
 from gpt_oss.torch.model import Transformer
-from recipes.demo_model.export import original_tensors
+from recipes.demo_model.export import mean_of_runs, original_tensors
 from recipes.demo_model.model import COMPUTE, TokenLoss, TrainingTransformer, demo_config, through_mxfp4
 from recipes.demo_model.optimizer import orthogonalise
 from recipes.demo_model.train import Run
@@ -138,3 +138,15 @@ def test_gradients_reach_every_parameter_and_equal_the_references() -> None:
             continue  # tied here, two tensors there
         wanted, found = expected[name].grad.flatten(), parameter.grad.flatten()
         assert torch.cosine_similarity(wanted, found, dim=0) > 0.9, name
+
+
+def test_runs_are_averaged_if_they_know_the_same_tokens(tmp_path):
+    runs = []
+    for number in range(3):
+        state = {"model": {"w": torch.full((2,), float(number))}, "known": torch.tensor([1, 5 + number // 2])}
+        runs.append(tmp_path / f"{number}.pt")
+        torch.save(state, runs[-1])
+    model, known = mean_of_runs(runs[:2])
+    assert model["w"].tolist() == [0.5, 0.5] and known.tolist() == [1, 5]
+    with pytest.raises(ValueError, match="different tokens"):
+        mean_of_runs(runs)
