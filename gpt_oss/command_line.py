@@ -82,7 +82,7 @@ def _checked(text: str, kind: Callable[[str], float], usable: Callable[[float], 
 
 def is_follower() -> bool:
     """Whether this process is a rank other than 0 of `torchrun`."""
-    return os.environ.get("RANK", "0") != "0" and os.environ.get("WORLD_SIZE", "1") != "1"
+    return os.environ.get("RANK", "0") != "0"
 
 
 def run_command(prog: str, command: Callable[[], int | None]) -> int:
