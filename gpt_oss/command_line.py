@@ -101,7 +101,10 @@ def run_command(prog: str, command: Callable[[], int | None]) -> int:
         return 0
     except OSError as error:  # a full disk behind standard output, a file that vanished
         sys.stderr.write(f"{prog}: error: {error}\n")
-        _give_up_stdout()
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _give_up_stdout()
         return 1
     except KeyboardInterrupt:
         if not is_follower():
