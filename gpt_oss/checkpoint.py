@@ -131,12 +131,12 @@ class Checkpoint:
                     break
                 except GptOssError as error:
                     problems.append(error)
+            else:
+                if len(problems) == 1:
+                    raise problems[0]
+                raise CheckpointError(f"{problems[0]} (nor can original/ be used: {problems[1]})") from problems[0]
         except OSError as error:  # a folder that may not be searched, a name that is too long
             raise CheckpointError(f"{error.filename or given}: cannot be read ({error.strerror or error})") from error
-        if len(problems) == len(folders):
-            if len(problems) == 1:
-                raise problems[0]
-            raise CheckpointError(f"{problems[0]} (nor can original/ be used: {problems[1]})") from problems[0]
         if problems:
             logger.warning("%s; using %s instead", problems[0], self.path)
 
