@@ -32,8 +32,9 @@ $(NATIVE): $(wildcard gpt_oss/native/src/* gpt_oss/native/include/*)
 		-Igpt_oss/native/include gpt_oss/native/src/*.c -o $@ -ldl -lpthread -lm \
 		|| echo "no C compiler: going on without the native kernels" >&2
 
+# Byte code of the few test modules that are imported is written then; all of it would take longer than the download.
 $(VENV)/.installed-dev: $(VENV)/.installed
-	$(PIP) install --quiet --group dev --group recipes
+	$(PIP) install --quiet --no-compile --group dev --group recipes
 	@touch $@
 
 native: $(NATIVE)  ## compile the CPU kernels in place

@@ -89,7 +89,8 @@ class RandomModel:
         router[:, :experts] = torch.randn(hidden, experts, generator=generator)
         heads = config.num_attention_heads
         self.layer = LayerWeights(
-            attention_norm=self.normal(hidden).float(), qkv=self.normal(config.qkv_rows, hidden),
+            # Queries and keys of a trained model's size: larger ones leave a softmax of one element, or all to the sink.
+            attention_norm=self.normal(hidden).float(), qkv=self.normal(config.qkv_rows, hidden) / hidden**0.5,
             qkv_bias=self.normal(config.qkv_rows), sinks=self.normal(heads),
             out=self.normal(hidden, heads * config.head_dim), out_bias=self.normal(hidden),
             mlp_norm=self.normal(hidden).float(),
