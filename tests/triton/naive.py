@@ -89,7 +89,7 @@ class RandomModel:
         router[:, :experts] = torch.randn(hidden, experts, generator=generator)
         heads = config.num_attention_heads
         self.layer = LayerWeights(
-            # Queries and keys of a trained model's size: larger ones leave a softmax of one element, or all to the sink.
+            # Queries and keys of a trained model's size; with larger ones a sink may take all of the softmax.
             attention_norm=self.normal(hidden).float(), qkv=self.normal(config.qkv_rows, hidden) / hidden**0.5,
             qkv_bias=self.normal(config.qkv_rows), sinks=self.normal(heads),
             out=self.normal(hidden, heads * config.head_dim), out_bias=self.normal(hidden),
