@@ -2,7 +2,8 @@
 
 Starts the command a user types, on a synthetic checkpoint of the true shape (13.8 GB; written first, unless one is
 given), and watches the process from outside: seconds to the first token from a warm page cache, tokens per second,
-memory in the mapped file and beside it. Then it times prefills of 512 tokens. Writes `results/whole_20b.json`.
+memory in the mapped file and beside it. Then it times prefills of 512 tokens, in turn with products of matrices in
+fp32 by torch: the speed of arithmetic that this machine gives. Writes `results/whole_20b.json`.
 """
 
 import argparse
@@ -18,6 +19,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.measure import interleaved, read_bandwidth, record, save
+from gpt_oss.config import ModelConfig
 from gpt_oss.synthetic import MODELS, write_synthetic
 from gpt_oss.torch.model import Transformer
 
@@ -76,19 +78,43 @@ def measure(checkpoint: Path, tokens: int = TOKENS) -> dict[str, object]:
     }
 
 
-def prefill(checkpoint: Path, tokens: int = PREFILL, repeats: int = 3) -> dict[str, float]:
-    """A prompt of random tokens through all layers, in this process: seconds, and tokens per second of the median."""
+def prefill(checkpoint: Path, tokens: int = PREFILL, repeats: int = 3) -> dict[str, object]:
+    """A prompt of random tokens through all layers, in this process: seconds, and tokens per second of the median.
+
+    `multiply_adds_per_s` counts the model's matrix products, without attention's; torch's product in fp32 has as many
+    rows of activations and the size of an expert's first matrix, and is repeated for about a second.
+    """
     model = Transformer.from_checkpoint(checkpoint, "cpu", weights="mxfp4")
-    prompt = torch.randint(0, model.config.vocab_size, (tokens,), generator=torch.Generator().manual_seed(0))
+    config = model.config
+    prompt = torch.randint(0, config.vocab_size, (tokens,), generator=torch.Generator().manual_seed(0))
     cache = model.new_cache(1, tokens)
+    x, w = torch.randn(tokens, config.hidden_size), torch.randn(config.hidden_size, 2 * config.intermediate_size)
+    products = 10
 
     def run() -> None:
         cache.lengths = [0]
         model(prompt, cache, last_only=True)
 
+    def multiply() -> None:
+        for _ in range(products):
+            x @ w
+
     with torch.inference_mode():
-        times = interleaved({"prefill": run}, repeats)["prefill"]
-    return {"tokens": tokens, **times, "tokens_per_s": tokens / times["median_s"]}
+        times = interleaved({"prefill": run, "multiply": multiply}, repeats)
+    median = times["prefill"]["median_s"]
+    rates = {
+        "prefill": _multiply_adds(config, tokens) / median,
+        "torch_fp32": products * x.numel() * w.shape[1] / times["multiply"]["median_s"],
+    }
+    return {"tokens": tokens, **times["prefill"], "tokens_per_s": tokens / median, "multiply_adds_per_s": rates}
+
+
+def _multiply_adds(config: ModelConfig, tokens: int) -> int:
+    """Of all products with weights in a prefill that asks for the last logits only."""
+    attention = config.qkv_rows + config.num_attention_heads * config.head_dim
+    experts = config.num_experts + 3 * config.experts_per_token * config.intermediate_size
+    layers = tokens * config.num_hidden_layers * (attention + experts)
+    return config.hidden_size * (layers + config.vocab_size)
 
 
 def _read(file: Path) -> None:

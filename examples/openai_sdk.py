@@ -47,7 +47,9 @@ def main(address: str) -> None:
     print()
 
     question = "What is the weather in Oslo?"
-    first = client.responses.create(model="gpt-oss", input=question, tools=[GET_WEATHER], tool_choice="required")
+    first = client.responses.create(
+        model="gpt-oss", input=question, tools=[GET_WEATHER], tool_choice="required", temperature=0
+    )
     results: list[Any] = []
     for call in first.output:
         if call.type == "function_call":
@@ -58,7 +60,7 @@ def main(address: str) -> None:
     )
     print("with its result:", second.output_text)
 
-    parsed = client.responses.parse(model="gpt-oss", input="What is 7?", text_format=Verdict)
+    parsed = client.responses.parse(model="gpt-oss", input="What is 7?", text_format=Verdict, temperature=0)
     print("parsed:", parsed.output_parsed)
 
 

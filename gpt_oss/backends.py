@@ -9,7 +9,6 @@ import argparse
 import importlib
 import importlib.util
 import logging
-import os
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from gpt_oss.command_line import positive
 from gpt_oss.errors import BackendUnavailable, MissingExtra, RequestError
 from gpt_oss.token_generator import TokenGenerator
+from gpt_oss.torchrun import world_size
 
 if TYPE_CHECKING:
     import torch
@@ -94,14 +94,6 @@ def _check_world(size: int | None) -> None:
             f"--tensor-parallel-size {size} needs {size} processes and {started} were started; start them with: "
             f"torchrun --nproc-per-node {size} -m ..."
         )
-
-
-def world_size() -> int:
-    """How many processes `torchrun` has started; 1 without it. RequestError if the environment makes no sense."""
-    text = os.environ.get("WORLD_SIZE", "1")
-    if not text.isdecimal() or not int(text):
-        raise RequestError(f"WORLD_SIZE is {text!r}, expected the number of processes; start them with torchrun")
-    return int(text)
 
 
 def _load_triton(options: LoadOptions) -> TokenGenerator:

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt_oss.backends import add_backend_arguments, load_from_arguments
-from gpt_oss.command_line import INTERRUPTED, add_sampling_arguments, is_follower, non_negative, run_command
+from gpt_oss.command_line import INTERRUPTED, add_sampling_arguments, non_negative, run_command
 from gpt_oss.errors import GptOssError
+from gpt_oss.torchrun import is_follower
 
 if TYPE_CHECKING:
     from gpt_oss.harmony.bridge import Bridge

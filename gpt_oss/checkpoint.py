@@ -11,7 +11,8 @@ import json
 import logging
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -123,20 +124,19 @@ class Checkpoint:
         self._files: list[TensorFile] = []
         self._sources: dict[str, _Source]
         problems: list[GptOssError] = []
-        try:
+        with _explained(given):
             folders, only = _candidates(given)
-            for folder in folders:
-                try:
+        for folder in folders:
+            try:
+                with _explained(folder):
                     self._open(folder, only)
-                    break
-                except GptOssError as error:
-                    problems.append(error)
-            else:
-                if len(problems) == 1:
-                    raise problems[0]
-                raise CheckpointError(f"{problems[0]} (nor can original/ be used: {problems[1]})") from problems[0]
-        except OSError as error:  # a folder that may not be searched, a name that is too long
-            raise CheckpointError(f"{error.filename or given}: cannot be read ({error.strerror or error})") from error
+                break
+            except GptOssError as error:
+                problems.append(error)
+        else:
+            if len(problems) == 1:
+                raise problems[0]
+            raise CheckpointError(f"{problems[0]} (nor can original/ be used: {problems[1]})") from problems[0]
         if problems:
             logger.warning("%s; using %s instead", problems[0], self.path)
 
@@ -289,6 +289,8 @@ def _check_numbering(folder: Path, paths: list[Path]) -> None:
 
 
 def _indexed_files(index: Path) -> list[Path]:
+    if not index.is_file():  # a pipe would be waited for
+        raise CheckpointError(f"{index}: is no regular file; expected the index of the shards")
     try:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         names = {str(name): str(file) for name, file in weight_map.items()}
@@ -304,6 +306,15 @@ def _indexed_files(index: Path) -> list[Path]:
     if not names:
         raise CheckpointError(f"{index}: names no files; download it again")
     return [index.parent / file for file in sorted(set(names.values()))]
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    """What the system says (a folder that may not be searched, a name that is too long) as a CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{error.filename or path}: cannot be read ({error.strerror or error})") from error
 
 
 # --- Which tensors ----------------------------------------------------------------------------------------

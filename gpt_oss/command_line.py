@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from gpt_oss.errors import GptOssError, RequestError
+from gpt_oss.torchrun import is_follower
 
 INTERRUPTED = 130  # what a shell reports for a process that SIGINT ended
 
@@ -80,18 +81,15 @@ def _checked(text: str, kind: Callable[[str], float], usable: Callable[[float], 
     return value
 
 
-def is_follower() -> bool:
-    """Whether this process is a rank other than 0 of `torchrun`."""
-    return os.environ.get("RANK", "0") != "0"
-
-
 def run_command(prog: str, command: Callable[[], int | None]) -> int:
     """Run a command's body and return its exit status; see above. Nothing the user can cause shows a traceback."""
-    for name in ("stdout", "stderr"):
+    # In this order they get the descriptors 0, 1 and 2, as other libraries expect.
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:  # closed by who started the command
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 (for as long as the process)
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as the process)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # a terminal that is not UTF-8 shows ? for what it cannot
+    who = f"{prog} (rank {os.environ['RANK']})" if is_follower() else prog
     try:
         status = command() or 0
         sys.stdout.flush()
@@ -100,7 +98,7 @@ def run_command(prog: str, command: Callable[[], int | None]) -> int:
         _give_up_stdout()
         return 0
     except OSError as error:  # a full disk behind standard output, a file that vanished
-        sys.stderr.write(f"{prog}: error: {error}\n")
+        sys.stderr.write(f"{who}: error: {error}\n")
         try:
             sys.stdout.flush()
         except OSError:
@@ -111,7 +109,6 @@ def run_command(prog: str, command: Callable[[], int | None]) -> int:
             sys.stderr.write(f"{prog}: interrupted\n")
         return INTERRUPTED
     except GptOssError as error:
-        who = f"{prog} (rank {os.environ['RANK']})" if is_follower() else prog
         sys.stderr.write(f"{who}: error: {error}\n")
         return 2 if isinstance(error, RequestError) else 1
 

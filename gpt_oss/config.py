@@ -16,6 +16,7 @@ from typing import Any
 from gpt_oss.errors import ConfigError
 
 _LARGEST_CONTEXT = 2**24  # beyond it float32, in which angles are computed, cannot tell positions apart
+_FEWEST_TURNS, _MOST_TURNS = 1e-9, 1e9  # of a rotary pair within the initial context, where YaRN's ramp begins or ends
 _LARGEST_ROPE_THETA = 1e18  # frequencies, and these times the scaling factor, must fit float32
 
 
@@ -79,9 +80,10 @@ class ModelConfig:
             raise ConfigError(
                 f"rope_theta must be above 1 and at most {_LARGEST_ROPE_THETA:g}, found {self.rope_theta}"
             )
-        if self.rope_ntk_alpha >= self.rope_ntk_beta:
+        if not _FEWEST_TURNS <= self.rope_ntk_alpha < self.rope_ntk_beta * (1 - 1e-6) <= _MOST_TURNS:
             raise ConfigError(
-                f"rope_ntk_alpha ({self.rope_ntk_alpha}) must be below rope_ntk_beta ({self.rope_ntk_beta})"
+                f"rope_ntk_alpha ({self.rope_ntk_alpha}) must be below rope_ntk_beta ({self.rope_ntk_beta}), "
+                f"both between {_FEWEST_TURNS:g} and {_MOST_TURNS:g}"
             )
         if self.initial_context_length > _LARGEST_CONTEXT / self.rope_scaling_factor:
             raise ConfigError(

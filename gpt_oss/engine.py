@@ -66,10 +66,7 @@ class Engine:
         Raises QueueFull, or GenerationError once the engine is closed and in a process forked from its own, which has
         no thread that would work on the request.
         """
-        if os.getpid() != self._process:
-            raise GenerationError(
-                f"the engine belongs to process {self._process}, from which this one was forked; load the model again"
-            )
+        _refuse_forked(self._process)
         task = Task(request, seed=secrets.randbits(64) if request.seed is None else request.seed)
         if len(request.prompt_tokens) >= self._context_length:
             task.end("context")  # the prompt fits, an answer does not
@@ -101,7 +98,12 @@ class Engine:
         )
 
     def close(self) -> None:
-        """Cancel all requests and end the thread; returns when the backend is no longer in use."""
+        """Cancel all requests and end the thread; returns when the backend is no longer in use.
+
+        Nothing is done in a forked process: the thread is the parent's, and so may be the lock, which then stays held.
+        """
+        if os.getpid() != self._process:
+            return
         with self._lock:
             self._closed = True
             worker = self._worker
@@ -163,6 +165,13 @@ def _close_if_alive(engine: "weakref.ref[Engine]") -> None:
         alive.close()
 
 
+def _refuse_forked(owner: int) -> None:
+    if os.getpid() != owner:
+        raise GenerationError(
+            f"the engine belongs to process {owner}, from which this one was forked; load the model again"
+        )
+
+
 class TaskGeneration(Generation):
     """A reader of a task's events. The engine does not know it, so a dropped one can end its task."""
 
@@ -170,6 +179,7 @@ class TaskGeneration(Generation):
         self.prompt_tokens = len(task.prompt)
         self._task = task
         self._lock = threading.Lock()  # a reading and a cancelling thread see the same end
+        self._process = os.getpid()
 
     @property
     def read_tokens(self) -> int:
@@ -179,6 +189,7 @@ class TaskGeneration(Generation):
     def __next__(self) -> Token:
         if self.finish_reason is not None:
             raise StopIteration
+        _refuse_forked(self._process)  # no event would ever come
         event = self._task.events.get()
         with self._lock:
             if event.finish_reason is not None:

@@ -15,12 +15,13 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 
 from gpt_oss.backends import add_backend_arguments, load_from_arguments
-from gpt_oss.command_line import add_sampling_arguments, is_follower, non_negative, run_command, sampling_options
+from gpt_oss.command_line import add_sampling_arguments, non_negative, run_command, sampling_options
 from gpt_oss.errors import RequestError
 from gpt_oss.harmony.parser import ContentDelta, HarmonyParser, MessageOpened
 from gpt_oss.harmony.tokens import STOP_TOKENS
 from gpt_oss.token_generator import Generation, Token
 from gpt_oss.tokenizer import get_tokenizer, token_bytes
+from gpt_oss.torchrun import is_follower
 
 DEFAULT_PROMPT = "How are you?"
 
@@ -90,7 +91,7 @@ def _run(options: argparse.Namespace) -> None:
 def _read_prompt(prompt: str) -> str:
     text = prompt
     if prompt == "-":
-        text = sys.stdin.buffer.read().decode(errors="replace") if sys.stdin else ""
+        text = sys.stdin.buffer.read().decode(errors="replace")
     if not text:
         raise RequestError("the prompt is empty; write one after --prompt")
     return text

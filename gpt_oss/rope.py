@@ -29,6 +29,8 @@ def yarn(config: ModelConfig) -> Yarn:
     frequency = np.float32(config.rope_theta) ** (np.arange(pairs, dtype=np.float32) * 2 / config.head_dim)
     frequency = frequency.astype(np.float32)
     low, high = (_pair_with_rotations(config, turns) for turns in (config.rope_ntk_beta, config.rope_ntk_alpha))
+    # Only for contexts far shorter than the released models' do these bounds matter; they are those of transformers.
+    low, high = max(low, 0.0), min(high, config.head_dim - 1.0)
     if config.rope_scaling_factor == 1:
         return Yarn(1 / frequency, 1.0, low, high)
     ramp = np.clip((np.arange(pairs, dtype=np.float32) - low) / (high - low), 0, 1).astype(np.float32)

@@ -164,7 +164,12 @@ def _column(like: torch.Tensor, values: Sequence[float], dtype: torch.dtype) -> 
 @torch.no_grad()
 def log_probabilities(logits_NV: torch.Tensor) -> torch.Tensor:
     """Natural log of the model's own distribution, fp32 [N, V]: before temperature, filters and masks."""
-    return logits_NV.float().log_softmax(dim=-1)
+    if logits_NV.device.type == "mps":  # knows no float64
+        logits_NV = logits_NV.cpu()
+    below_NV = logits_NV.float() - logits_NV.amax(dim=-1, keepdim=True)
+    # In float32 the errors of many small terms, which may all be equal, add up to 5e-4 of their sum.
+    total_N1 = below_NV.exp().sum(dim=-1, keepdim=True, dtype=torch.float64)
+    return below_NV.sub_(total_N1.log().float())
 
 
 def token_logprobs(
@@ -172,7 +177,7 @@ def token_logprobs(
 ) -> list[tuple[float, tuple[tuple[int, float], ...]]]:
     """For each row the log probability of its id and the `alternatives` most probable (id, logprob) pairs."""
     logprobs_NV = log_probabilities(logits_NV)
-    chosen = logprobs_NV.gather(1, torch.tensor(ids, device=logits_NV.device)[:, None])[:, 0].tolist()
+    chosen = logprobs_NV.gather(1, torch.tensor(ids, device=logprobs_NV.device)[:, None])[:, 0].tolist()
     if not alternatives:
         return [(logprob, ()) for logprob in chosen]
     top = logprobs_NV.topk(min(alternatives, logprobs_NV.shape[-1]))

@@ -332,7 +332,8 @@ class Scheduler:
         try:
             yield
         except (Exception, SystemExit) as error:  # backends and masks are foreign code: a request fails, not the engine
-            logger.info("inference failed while %s", doing, exc_info=True)
+            told = any(slot.task is not None for slot in slots)
+            logger.log(logging.INFO if told else logging.WARNING, "inference failed while %s", doing, exc_info=True)
             for slot in slots:
                 task, slot.cached = slot.task, []
                 slot.release()

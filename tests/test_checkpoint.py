@@ -254,6 +254,14 @@ def test_repository_without_all_of_its_own_files_uses_original(downloaded, absen
     assert_same_tensors(checkpoint, stored_bits(downloaded / "original"))
 
 
+def test_repository_with_an_index_that_names_an_impossible_file_uses_original(downloaded):
+    index = downloaded / "model.safetensors.index.json"
+    named = json.loads(index.read_text())
+    named["weight_map"] = dict.fromkeys(named["weight_map"], "x" * 300)
+    index.write_text(json.dumps(named))
+    assert Checkpoint(downloaded).path == downloaded / "original"
+
+
 def test_repository_incomplete_in_both_places_reports_both(downloaded):
     (downloaded / "model-00002-of-00003.safetensors").unlink()
     (downloaded / "original" / "config.json").unlink()

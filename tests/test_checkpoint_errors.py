@@ -87,6 +87,13 @@ def test_a_pipe_in_place_of_a_file(folder):
     assert message(folder) == f"{folder}/model.safetensors: is no regular file; expected a safetensors file"
 
 
+def test_a_pipe_in_place_of_an_index(sharded):
+    index = sharded / "model.safetensors.index.json"
+    index.unlink()
+    os.mkfifo(index)
+    assert message(sharded) == f"{index}: is no regular file; expected the index of the shards"
+
+
 def test_config_with_far_more_layers_than_the_weights(folder):
     config = json.loads((folder / "config.json").read_text())
     (folder / "config.json").write_text(json.dumps(config | {"num_hidden_layers": 10**9}))

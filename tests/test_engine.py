@@ -19,7 +19,7 @@ from gpt_oss.errors import ContextOverflow, GenerationError, QueueFull, RequestE
 from gpt_oss.token_generator import EngineTokenGenerator, Generation, Token
 from tests.helpers.fake_backend import VOCAB, FakeBackend, FakeSamplingBackend, expected_greedy, logits_after
 
-TIMEOUT = 10.0
+TIMEOUT = 60.0  # for what comes at once, but for a machine with other things to do
 ROOT = Path(__file__).parents[1]
 
 
@@ -304,17 +304,22 @@ class TestProcesses:
             "from tests.helpers.fake_backend import FakeBackend\n"
             "generator = EngineTokenGenerator(FakeBackend())\n"
             "list(generator.generate([1], max_tokens=3))\n"
-            "if child := os.fork():\n"
-            "    sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
-            "try:\n"
-            "    list(generator.generate([1], max_tokens=3))\n"
-            "except GenerationError as error:\n"
-            "    os.write(1, str(error).encode())\n"
-            "    os._exit(7)\n"
+            "begun = generator.stream([1], max_tokens=3)\n"
+            "with generator.engine._lock:\n"  # as the worker's thread may hold it
+            "    child = os.fork()\n"
+            "    if child:\n"
+            "        sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+            "for asked in (lambda: generator.stream([1], max_tokens=3), lambda: next(begun)):\n"
+            "    try:\n"
+            "        asked()\n"
+            "    except GenerationError as error:\n"
+            "        print(error)\n"
+            "generator.close()\n"
+            "sys.exit(7)\n"
         )
         done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60)
         assert done.returncode == 7, done.stderr
-        assert "from which this one was forked; load the model again" in done.stdout
+        assert done.stdout.count("from which this one was forked; load the model again") == 2
 
 
 class TestReaders:
@@ -448,10 +453,11 @@ class TestLogprobs:
         for token in tokens:
             logits = logits_after(history).astype(np.float64)
             logprobs = logits - np.log(np.exp(logits).sum())
-            best = np.argsort(-logprobs)[:4]
+            best, found = dict(token.top_logprobs), [value for _, value in token.top_logprobs]
             assert token.logprob == pytest.approx(logprobs[token.id], abs=1e-5)
-            assert [id for id, _ in token.top_logprobs] == best.tolist()
-            assert [value for _, value in token.top_logprobs] == pytest.approx(logprobs[best], abs=1e-5)
+            # By value: of two that are equal in fp32 either may come first.
+            assert len(best) == 4 and found == pytest.approx(np.sort(logprobs)[:-5:-1], abs=1e-5)
+            assert found == pytest.approx(logprobs[list(best)], abs=1e-5)
             history.append(token.id)
 
     def test_each_request_gets_what_it_asked_for(self, make) -> None:
@@ -525,19 +531,17 @@ class TestSamplingOnTheBackend:
         assert backend.cache[0] == [1, 2, *expected_greedy([1, 2], 4)]
 
     def test_a_failure_in_a_step_ahead_ends_the_requests_and_no_more(self, make) -> None:
-        failing = []
+        steps = itertools.count()
 
         def before(verb: str) -> None:
-            if verb == "decode_sampled" and failing:
+            if verb == "decode_sampled" and next(steps) == 4:
                 raise Boom
 
         generator = make(FakeSamplingBackend(before=before))
         generation = generator.stream([1, 2], temperature=0, max_tokens=150)
         assert next(generation).id == expected_greedy([1, 2], 1)[0]
-        failing.append(True)
         with pytest.raises(GenerationError, match="while generating a token"):
             ids(generation)
-        failing.clear()
         assert ids(generator.stream([1, 2], temperature=0, max_tokens=5)) == expected_greedy([1, 2], 5)
 
     def test_a_backend_may_refuse_a_batch(self, make) -> None:
@@ -621,16 +625,20 @@ class TestQueueAndThread:
     def test_an_idle_engine_uses_no_processor_time(self, make) -> None:
         generator = make(FakeBackend())
         ids(generator.stream([1], max_tokens=3))
-        before = time.process_time()
+        thread = generator.engine._worker
+        assert thread is not None and thread.ident is not None
+        clock = time.pthread_getcpuclockid(thread.ident)
+        before = time.clock_gettime(clock)
         time.sleep(0.3)
-        assert time.process_time() - before < 0.1
+        assert time.clock_gettime(clock) - before < 0.1
 
     def test_no_thread_before_the_first_request_nor_after_idling(self, make, monkeypatch) -> None:
         monkeypatch.setattr("gpt_oss.engine.IDLE_SECONDS", 0.05)
         generator = make(FakeBackend())
+        others = set(threading.enumerate())  # of engines that other tests left idle
 
         def engine_threads() -> int:
-            return sum(thread.name == "gpt-oss-engine" for thread in threading.enumerate())
+            return sum(thread.name == "gpt-oss-engine" for thread in set(threading.enumerate()) - others)
 
         assert engine_threads() == 0
         for _ in range(3):

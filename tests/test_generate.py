@@ -210,15 +210,19 @@ class TestProcess:
         assert process.wait(timeout=300) == 0
         assert process.stderr.read() == ""
 
+    @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no /dev/full")
     def test_a_full_disk_behind_standard_output(self, checkpoint) -> None:
         command = [sys.executable, "-m", "gpt_oss.generate", checkpoint, "-p", "Hello", "-l", "2"]
         with open("/dev/full", "w") as full:
             done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300)
         assert (done.returncode, done.stderr) == (1, "gpt-oss generate: error: [Errno 28] No space left on device\n")
 
-    @pytest.mark.parametrize(("closed", "status"), [(">&- 2>&-", 0), ("-p - <&-", 2)])
-    def test_closed_streams(self, checkpoint, closed, status) -> None:
-        command = f"exec {sys.executable} -m gpt_oss.generate {checkpoint} -p Hello -l 2 {closed}"
+    @pytest.mark.parametrize(
+        ("arguments", "closed", "status"),
+        [("generate -p Hello -l 2", ">&- 2>&-", 0), ("generate -l 2 -p -", "<&-", 2), ("chat", "<&-", 0)],
+    )
+    def test_closed_streams(self, checkpoint, arguments, closed, status) -> None:
+        command = f"exec {sys.executable} -m gpt_oss.{arguments} {checkpoint} {closed}"
         done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=300)
         assert done.returncode == status, done.stderr
         assert "Traceback" not in done.stderr

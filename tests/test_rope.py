@@ -24,12 +24,17 @@ def test_fast_pairs_extrapolate_and_slow_pairs_interpolate():
     assert (np.diff(ratio[8:19]) < 0).all()
 
 
-def test_the_frequencies_equal_transformers():
+@pytest.mark.parametrize("theta", [10.0, 150_000.0])
+@pytest.mark.parametrize("context", [4, 128, 4096, 1 << 19])
+def test_the_frequencies_equal_transformers(context, theta):
+    """Also where a bound of the ramp lies outside the head."""
     from transformers import GptOssConfig
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
-    theirs, scaling = ROPE_INIT_FUNCTIONS["yarn"](GptOssConfig(), "cpu")
-    ours = yarn(ModelConfig())
+    theirs = GptOssConfig()
+    theirs.rope_parameters |= {"original_max_position_embeddings": context, "rope_theta": theta}
+    theirs, scaling = ROPE_INIT_FUNCTIONS["yarn"](theirs, "cpu")
+    ours = yarn(ModelConfig(initial_context_length=context, rope_theta=theta))
     np.testing.assert_allclose(ours.inverse_frequency, theirs.numpy(), rtol=3e-7)
     assert ours.concentration == pytest.approx(scaling, rel=1e-6)
 

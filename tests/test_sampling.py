@@ -86,10 +86,14 @@ def test_random_settings_never_leave_the_support_and_reach_all_of_it() -> None:
             "top_k": int(random.integers(0, vocab + 3)),
             "top_p": float(random.choice([1.0, random.uniform(0.01, 1)])),
         }
-        expected = distribution(logits, RowSettings(**settings))
+        # Where a sum of probabilities lies on top_p, fp32 may take one token more or less than fp64.
+        least, most = (
+            distribution(logits, RowSettings(**settings | {"top_p": settings["top_p"] * share}))
+            for share in (1 - 1e-5, 1 + 1e-5)
+        )
         observed = np.bincount(draw(logits, 2000, **settings), minlength=vocab)
-        assert observed[expected == 0].sum() == 0, (logits, settings)
-        assert (observed[expected > 0.01] > 0).all(), (logits, settings)
+        assert observed[most == 0].sum() == 0, (logits, settings)
+        assert (observed[least > 0.01] > 0).all(), (logits, settings)
 
 
 def test_rows_do_not_depend_on_their_batch() -> None:
@@ -171,9 +175,12 @@ class TestUniform:
 
 
 class TestLogprobs:
-    @pytest.mark.parametrize("scale", [0.0, 1.0, 10.0, 100.0])
-    def test_probabilities_sum_to_one(self, scale: float) -> None:
+    @pytest.mark.parametrize("scale", [0.0, 1.0, 3.0, 5.0, 10.0, 100.0])
+    @pytest.mark.parametrize("equal", [False, True], ids=["", "many equal"])
+    def test_probabilities_sum_to_one(self, scale: float, equal: bool) -> None:
         logits = torch.randn(3, VOCAB) * scale
+        if equal:  # as the embedded model's unknown tokens; what one loses by rounding, all lose
+            logits[:, 1_000:] = torch.randn(3, 1)
         total = np.exp(log_probabilities(logits).numpy().astype(np.float64)).sum(-1)
         assert np.abs(total - 1).max() <= 1e-5
 
@@ -184,25 +191,34 @@ class TestLogprobs:
             exact, [4, 0, 499], token_logprobs(torch.from_numpy(logits), [4, 0, 499], 20), strict=True
         ):
             assert logprob == pytest.approx(row[chosen], abs=1e-5)
-            assert [id for id, _ in top] == np.argsort(-row)[:20].tolist()
-            assert [value for _, value in top] == pytest.approx(np.sort(row)[::-1][:20], abs=1e-5)
+            # By value: of two that are equal in fp32 either may come first.
+            ids, values = ([pair[n] for pair in top] for n in (0, 1))
+            assert values == pytest.approx(np.sort(row)[::-1][:20], abs=1e-5)
+            assert values == pytest.approx(row[ids], abs=1e-5) and len(set(ids)) == 20
 
     def test_more_alternatives_than_tokens(self) -> None:
         ((_, top),) = token_logprobs(torch.zeros(1, 3), [0], 20)
         assert sorted(id for id, _ in top) == [0, 1, 2]
 
 
-def test_one_row_of_the_real_vocabulary_costs_less_than_two_milliseconds() -> None:
-    """This thread's processor time, the best of many runs: what it costs without the noise of a shared machine."""
+def test_one_row_of_the_real_vocabulary_costs_a_few_times_its_sums() -> None:
+    """1 ms where exponentials and their sums take 0.45; multinomial would take 5 ms and a sort 20.
+
+    This thread's processor time, the best of many runs: what it costs without the noise of a shared machine.
+    """
     logits, rows = torch.randn(1, VOCAB) * 3, [RowSettings(seed=1)]
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
+    best = {"sample": math.inf, "sums": math.inf}
     try:
-        best = math.inf
         for _ in range(40):
-            start = time.thread_time()
-            sample(logits, rows)
-            best = min(best, time.thread_time() - start)
+            for name in best:
+                start = time.thread_time()
+                if name == "sample":
+                    sample(logits, rows)
+                else:
+                    logits.exp().double().cumsum(-1)
+                best[name] = min(best[name], time.thread_time() - start)
     finally:
         torch.set_num_threads(threads)
-    assert best < 2e-3, f"{best * 1e3:.2f} ms"
+    assert best["sample"] < 5 * best["sums"], best

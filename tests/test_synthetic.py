@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import subprocess
 import sys
 
@@ -46,7 +47,7 @@ def test_distributions():
         ("embedding.weight", 0.02, 0.003),
         ("block.0.attn.qkv.weight", 0.02, 0.003),
         ("block.0.attn.qkv.bias", 0.01, 0.02),
-        ("block.0.attn.sinks", 1.0, 0.1),
+        ("block.0.attn.sinks", 1.0, 0.13),  # of 512 true values one set in ten million is farther: 2 exp(-2 n d²)
     ]:
         assert kolmogorov_distance(bfloat16_values(tensors[name]), deviation) < tolerance, name
     for name in ("block.0.attn.norm.scale", "block.0.mlp.norm.scale", "norm.scale"):
@@ -160,7 +161,7 @@ def test_help_is_quick_and_needs_no_torch():
     )
     assert result.returncode == 0
     assert "--layers N" in result.stdout
-    assert "torch" not in result.stderr
+    assert not re.search(r"\| +torch$", result.stderr, re.MULTILINE)
 
 
 def test_config_is_that_of_the_model(tmp_path):

@@ -95,10 +95,17 @@ def test_a_wrong_users_folder_is_one_sentence_for_both_encodings(tmp_path):
 
 
 def test_both_encodings_load_in_several_threads_at_once():
-    """Threads switch every 10 µs, so that one sees what another has done to the environment half-way."""
+    """The library is slow here, so that another thread would change the environment under it."""
     program = (
-        "import sys, threading\n"
-        "sys.setswitchinterval(1e-5)\n"
+        "import os, sys, threading, time\n"
+        "import openai_harmony\n"
+        "load = openai_harmony.load_harmony_encoding\n"
+        "def slow(name):\n"
+        "    folder = os.environ['TIKTOKEN_ENCODINGS_BASE']\n"
+        "    time.sleep(0.5)\n"
+        "    assert os.environ.get('TIKTOKEN_ENCODINGS_BASE') == folder\n"
+        "    return load(name)\n"
+        "openai_harmony.load_harmony_encoding = slow\n"
         "from gpt_oss.tokenizer import get_harmony_encoding, get_tokenizer\n"
         "loads = [get_harmony_encoding, get_tokenizer] * 2\n"
         "failures = []\n"

@@ -11,8 +11,8 @@ group stands last. NOT YET RUN ON A CARD, like bench.py.
 import argparse
 import itertools
 import json
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,8 +191,10 @@ def main() -> None:
         if options.compile:
             first, step = map(int, options.compile.split("/"))
             for trial in itertools.islice(every, first, None, step):
-                with suppress(Exception):  # what does not compile or fit says so when it is timed
+                try:
                     trial.make()()
+                except Exception as error:  # another choice may compile and fit
+                    print(f"{trial.group}, {trial.choice}: {error}", file=sys.stderr)
             return
         report, results = record("tune"), {}
         bound = copy_bandwidth()

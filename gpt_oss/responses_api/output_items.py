@@ -13,7 +13,7 @@ from gpt_oss.harmony.events import Citation
 from gpt_oss.responses_api.conversation import seal
 from gpt_oss.responses_api.offered_tools import CallerTool
 from gpt_oss.token_generator import Token
-from gpt_oss.tokenizer import get_tokenizer
+from gpt_oss.tokenizer import token_bytes
 
 Fields = dict[str, Any]
 Sent = Iterator[tuple[str, Fields]]
@@ -246,5 +246,5 @@ def token_logprob(token: Token) -> Fields:
 
 
 def _one_logprob(id: int, logprob: float) -> Fields:
-    as_bytes = get_tokenizer().decode_single_token_bytes(id)
+    as_bytes = token_bytes(id)
     return {"token": as_bytes.decode("utf-8", "replace"), "bytes": list(as_bytes), "logprob": max(logprob, -9999.0)}

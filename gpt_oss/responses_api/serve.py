@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt_oss.backends import LoadOptions, add_backend_arguments, default_backend, load_from_arguments, world_size
-from gpt_oss.command_line import is_follower, non_negative, port, positive, run_command
+from gpt_oss.backends import LoadOptions, add_backend_arguments, default_backend, load_from_arguments
+from gpt_oss.command_line import non_negative, port, positive, run_command
 from gpt_oss.errors import MissingExtra, RequestError, ToolError
 from gpt_oss.responses_api.capacity import SLOTS, choose_capacity
+from gpt_oss.torchrun import is_follower, world_size
 
 if TYPE_CHECKING:
     from gpt_oss.responses_api.settings import Settings

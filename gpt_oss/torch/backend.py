@@ -15,7 +15,8 @@ from torch import Tensor, distributed
 
 from gpt_oss.errors import BackendError, BackendUnavailable
 from gpt_oss.token_generator import EngineTokenGenerator
-from gpt_oss.torch.parallel import join_ranks, leave_ranks, local_rank
+from gpt_oss.torch.parallel import join_ranks, leave_ranks
+from gpt_oss.torchrun import local_rank
 
 if TYPE_CHECKING:
     from gpt_oss.torch.model import Transformer

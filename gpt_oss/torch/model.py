@@ -200,9 +200,20 @@ class MLPBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., h]."""
         t = self.norm(x).flatten(0, -2)
-        top, chosen = torch.topk(linear(t, self.gate.weight, self.gate.bias), self.experts_per_token, dim=-1)
+        top, chosen = torch.topk(self.router_logits(t), self.experts_per_token, dim=-1)
         mixed = self.mixture(t, chosen, torch.softmax(wide(top), dim=-1))
         return x + self.parallel.all_reduce(mixed).to(x.dtype).view_as(x)
+
+    def router_logits(self, t: Tensor) -> Tensor:
+        """[n, h] -> [n, e].
+
+        An fp32 model's are summed in fp64: experts with equal rows then have equal logits, and the same one is chosen
+        however many tokens are computed at once. BF16 rounds such differences away.
+        """
+        weight, bias = self.gate.weight, self.gate.bias
+        if t.dtype == torch.float32 and t.device.type != "mps":  # which knows no fp64
+            return F.linear(t.double(), weight.double(), bias.double()).float()
+        return linear(t, weight, bias)
 
     def mixture(self, t: Tensor, chosen: Tensor, weights: Tensor) -> Tensor:
         """Weighted sum of the chosen experts' outputs. t: [n, h]; chosen, weights: [n, k]. Returns wide [n, h]."""

@@ -4,7 +4,6 @@ A `Parallel()` of one rank is the identity everywhere, so the model has no secon
 `torchrun` (RANK, WORLD_SIZE, LOCAL_RANK); NCCL joins GPUs, gloo joins CPUs.
 """
 
-import os
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, distributed
 
 from gpt_oss.config import ModelConfig
 from gpt_oss.errors import BackendUnavailable, ConfigError
+from gpt_oss.torchrun import world_size
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,13 @@ class Parallel:
         return torch.cat(parts, dim=-1)[..., :size]
 
 
-def under_torchrun() -> bool:
-    """Whether this process is one of several ranks started by `torchrun`."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def local_rank() -> int:
-    """This process's number on its machine, 0 outside `torchrun`."""
-    return int(os.environ.get("LOCAL_RANK", "0"))
-
-
 def join_ranks(device: torch.device) -> Parallel:
-    """Join the process group that `torchrun` describes (once) and return this process's place in it."""
-    if not under_torchrun():
+    """Join the process group that `torchrun` describes (once) and return this process's place in it.
+
+    Raises BackendUnavailable if that cannot be done, RequestError if the environment makes no sense.
+    """
+    world = world_size()
+    if world == 1:
         return Parallel()
     if not distributed.is_available():
         raise BackendUnavailable("this build of torch has no distributed support; tensor parallelism needs it")
@@ -83,11 +77,13 @@ def join_ranks(device: torch.device) -> Parallel:
             torch.cuda.set_device(device)
         try:
             distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        except ValueError as error:  # a variable is missing
-            world = os.environ["WORLD_SIZE"]
+        except ValueError as error:  # a variable is missing or is no number
             raise BackendUnavailable(
                 f"WORLD_SIZE is {world} but torchrun did not start this process; start it with torchrun or unset that"
             ) from error
+        except distributed.DistError as error:
+            reason = str(error).partition("\n")[0]
+            raise BackendUnavailable(f"the {world} processes of torchrun cannot find each other ({reason})") from error
     return Parallel(distributed.get_rank(), distributed.get_world_size())
 
 

@@ -116,7 +116,7 @@ class VllmTask(Task):
     def __init__(self, request: Request, context_length: int):
         super().__init__(request, seed=0)  # vLLM seeds by itself
         self.context_length = context_length
-        self.mask_error: Exception | None = None
+        self.mask_error: BaseException | None = None
 
     def mask(self, generated: Sequence[int], logits_V: Tensor) -> Tensor:
         """The logits with -inf where the request's mask forbids; as they are where it failed."""
@@ -124,13 +124,13 @@ class VllmTask(Task):
         if allowed is None or self.mask_error is not None:
             return logits_V
         try:
-            mask = allowed(generated)
+            mask = allowed(tuple(generated))
             if mask is None:
                 return logits_V
             if not mask.any():
                 raise ValueError("the mask allows no token")
             return logits_V.masked_fill(~torch.as_tensor(mask).to(logits_V.device), float("-inf"))
-        except Exception as error:  # one request's mask must not end the batch
+        except (Exception, SystemExit) as error:  # one request's mask must not end the batch
             self.mask_error = error
             return logits_V
 

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from recipes.demo_model.export import PACKED
 
 RESULTS = Path(__file__).parent / "results.json"
 MAX_OUTPUT = 300
+SEEDS = ("evaluation", "fresh", "third")
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,13 @@ class Score:
     right: int = 0
     well_formed: int = 0
     failures: list[str] = field(default_factory=list)
+
+    def add(self, other: "Score") -> None:
+        """Count another's turns too."""
+        self.total += other.total
+        self.right += other.right
+        self.well_formed += other.well_formed
+        self.failures += other.failures
 
 
 class Judge:
@@ -166,29 +175,38 @@ def _explain(judge: Judge, turn: Turn) -> tuple[bool, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="Evaluate the packed demo model on held-out dialogues.")
     parser.add_argument("--packed", type=Path, default=PACKED)
-    parser.add_argument("--dialogues", type=int, default=400)
-    parser.add_argument("--seed", default="evaluation")
-    parser.add_argument("--explain", type=int, default=0, help="show so many failures of each skill")
+    parser.add_argument("--dialogues", type=int, default=400, help="of each seed (default 400)")
+    parser.add_argument("--seeds", nargs="+", default=SEEDS, help=f"of the corpus (default {' '.join(SEEDS)})")
+    parser.add_argument("--explain", type=int, default=0, help="show so many failures of each skill and seed")
     parser.add_argument("--save", action="store_true", help="write results.json")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     judge = Judge(demo.demo_checkpoint(options.packed.read_bytes()))
-    scores, right, formed = evaluate(judge, list(held_out_turns(options.seed, options.dialogues)), options.explain)
+    sums: dict[str, Score] = defaultdict(Score)
+    shares = {}
+    for seed in options.seeds:
+        scores, right, formed = evaluate(judge, list(held_out_turns(seed, options.dialogues)), options.explain)
+        shares[seed] = {"exact": round(right, 5), "well_formed": round(formed, 5)}
+        for skill, score in scores.items():
+            sums[skill].add(score)
+    whole = {kind: round(mean(share[kind] for share in shares.values()), 5) for kind in ("exact", "well_formed")}
+    table = {
+        skill: {"turns": score.total, "exact": score.right, "well_formed": score.well_formed}
+        for skill, score in sorted(sums.items())
+    }
     print(f"{'skill':18}{'turns':>7}{'exact':>9}{'formed':>9}")
-    for skill, score in sorted(scores.items()):
+    for skill, score in sorted(sums.items()):
         print(f"{skill:18}{score.total:7}{score.right / score.total:9.1%}{score.well_formed / score.total:9.1%}")
-    print(f"{'whole dialogues':18}{options.dialogues:7}{right:9.1%}{formed:9.1%}")
-    for skill, score in sorted(scores.items()):
+    for name, share in [*shares.items(), ("all dialogues", whole)]:
+        count = options.dialogues * (1 if name in shares else len(shares))
+        print(f"{name:18}{count:7}{share['exact']:9.1%}{share['well_formed']:9.1%}")
+    for skill, score in sorted(sums.items()):
         for failure in score.failures:
             print(f"--- {skill}: {failure}")
     if options.save:
-        table = {
-            skill: {"turns": score.total, "exact": score.right, "well_formed": score.well_formed}
-            for skill, score in sorted(scores.items())
-        }
-        whole = {"dialogues": options.dialogues, "exact": round(right, 5), "well_formed": round(formed, 5)}
-        RESULTS.write_text(json.dumps({"whole": whole, "skills": table}, indent=2) + "\n")
+        result = {"dialogues": options.dialogues * len(shares), "whole": whole, "seeds": shares, "skills": table}
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
 
 
 if __name__ == "__main__":

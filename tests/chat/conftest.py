@@ -17,9 +17,12 @@ def scripted_chat(tmp_path):
     """Starts a chat in a terminal: `scripted_chat([replies], *options, columns=, lines=, …)`."""
     running = []
 
-    def start(replies, *options, seconds_per_token=0.0, context_length=8192, environment=None, **size):
+    def start(
+        replies, *options, seconds_per_token=0.0, seconds_to_read=0.0, context_length=8192, environment=None, **size
+    ):
         script = tmp_path / "script.json"
-        settings = {"seconds_per_token": seconds_per_token, "context_length": context_length}
+        settings = {"seconds_per_token": seconds_per_token, "seconds_to_read": seconds_to_read}
+        settings |= {"context_length": context_length}
         script.write_text(json.dumps({"replies": replies, **settings}))
         terminal = Terminal(
             [sys.executable, "-m", "tests.chat.scripted_chat", str(script), *options],

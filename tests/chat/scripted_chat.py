@@ -2,8 +2,8 @@
 
     python -m tests.chat.scripted_chat SCRIPT.json [CHAT OPTIONS]
 
-The file: {"replies": ["<|channel|>…", …], "seconds_per_token": 0.0, "context_length": 8192}, and "fails_after": the
-engine dies after so many tokens. TEST_WITHOUT_LINE_EDITOR=1: as on a machine where prompt_toolkit is not installed.
+The file: {"replies": ["<|channel|>…", …]} and what else ScriptedGenerator takes, and "fails_after": the engine dies
+after so many tokens. TEST_WITHOUT_LINE_EDITOR=1: as on a machine where prompt_toolkit is not installed.
 """
 
 import json

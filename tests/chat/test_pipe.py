@@ -19,7 +19,7 @@ def chat(tmp_path, replies, text, *options, **settings):
         input=text if isinstance(text, bytes) else text.encode(),
         capture_output=True,
         cwd=ROOT,
-        timeout=60,
+        timeout=300,
         check=False,
     )
 

@@ -39,8 +39,7 @@ def test_a_session(scripted_chat, tmp_path):
     chat.type("/undo" + ENTER)
     chat.wait_for("undone:")
     chat.type("\x1b[A\x1b[A" + ENTER)  # twice the arrow up: the message before /undo
-    chat.wait_for("Again.")
-    shown = dialogue(chat.settle())
+    shown = dialogue(chat.wait_for(lambda shown: shown.endswith("Again.\n>")))
     assert shown == (
         """> Tell me two facts
 │ Two facts are wanted.
@@ -88,8 +87,7 @@ def test_ctrl_c_stops_the_answer_and_twice_leaves(scripted_chat):
     chat.type("Count" + ENTER)
     chat.wait_for(lambda shown: "word" in shown.split("Still here.")[1])
     chat.type(CTRL_C)
-    chat.wait_for(lambda shown: shown.count("(stopped;") == 2)
-    chat.settle()
+    chat.wait_for(lambda shown: shown.count("(stopped;") == 2 and shown.endswith("\n>"))
     chat.type(CTRL_C)
     assert chat.wait_for_exit() == 130
     assert b"Traceback" not in chat.output
@@ -221,7 +219,7 @@ def test_a_model_cannot_steer_the_terminal(scripted_chat):
 
 
 def test_a_spinner_turns_while_the_model_reads(scripted_chat):
-    chat = scripted_chat([FINAL.format("Done.")], seconds_per_token=0.3)
+    chat = scripted_chat([FINAL.format("Done.")], seconds_to_read=2)
     chat.wait_for(READY)
     chat.type("word " * 600 + ENTER)
     chat.wait_for(lambda shown: re.search(r"[⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏] reading \d+ tokens", shown) is not None)

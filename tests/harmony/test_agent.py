@@ -414,18 +414,18 @@ def test_max_tool_calls_refuses_and_goes_on():
 def test_max_seconds_while_the_model_writes():
     began = time.monotonic()
     done = play(
-        ScriptedGenerator(FINAL.format("word " * 1000), seconds_per_token=0.01),
-        options=TurnOptions(max_seconds=0.2),
+        ScriptedGenerator(FINAL.format("word " * 10_000), seconds_per_token=0.01),
+        options=TurnOptions(max_seconds=1),
     )[-1]
-    assert done.reason == "max_seconds" and time.monotonic() - began < 2
+    assert done.reason == "max_seconds" and time.monotonic() - began < 30
     assert message_text(done.messages[0]).startswith("word word")
 
 
 def test_max_seconds_while_a_tool_runs():
     tool = ScriptedTool("python", "never", seconds=60)
     began = time.monotonic()
-    done = play(ScriptedGenerator(PYTHON.format("x")), tools=[tool], options=TurnOptions(max_seconds=0.2))[-1]
-    assert done.reason == "max_seconds" and time.monotonic() - began < 2
+    done = play(ScriptedGenerator(PYTHON.format("x")), tools=[tool], options=TurnOptions(max_seconds=1))[-1]
+    assert done.reason == "max_seconds" and time.monotonic() - began < 30
     assert tool.interrupted == 1 and done.messages == (), (
         "a call without an answer is no part of the conversation"
     )
@@ -464,10 +464,16 @@ def test_cancel_before_the_first_token():
 def test_cancel_from_another_thread_while_a_tool_runs():
     tool = ScriptedTool("python", "never", seconds=60)
     cancellation = Cancellation()
-    threading.Timer(0.2, cancellation.request).start()
+
+    def cancel():
+        while not tool.calls:
+            time.sleep(0.01)
+        cancellation.request()
+
+    threading.Thread(target=cancel, daemon=True).start()
     began = time.monotonic()
     done = play(ScriptedGenerator(THINK + PYTHON.format("x")), tools=[tool], cancellation=cancellation)[-1]
-    assert done.reason == "cancelled" and time.monotonic() - began < 5
+    assert done.reason == "cancelled" and time.monotonic() - began < 30
     assert tool.interrupted == 1
     assert transcript(done.messages) == [("assistant", "analysis", None, "Hm.")]
 
@@ -525,7 +531,7 @@ def test_the_event_loop_stays_free_while_the_model_computes():
         return beats
 
     # A loop that inference blocks would beat about once per token.
-    assert asyncio.run(run()) > 4 * len(ids(ANSWER))
+    assert asyncio.run(run()) > 2 * len(ids(ANSWER))
 
 
 def test_many_turns_at_once():
@@ -634,7 +640,7 @@ def test_cached_tokens_are_those_of_the_first_prompt():
 
 
 def test_progress_is_told_while_a_long_prompt_is_read():
-    events = play(ScriptedGenerator(ANSWER, seconds_to_read=1.0))
+    events = play(ScriptedGenerator(ANSWER, seconds_to_read=1.5))
     told = [event.tokens for event in of(PromptRead, events)]
     assert len(told) >= 2 and told == sorted(told) and told[-1] <= events[-1].usage.input_tokens
     assert [type(event) for event in events[: len(told) + 1]] == [SampleStarted] + [PromptRead] * len(told)

@@ -49,7 +49,7 @@ def rope(config, x):
     def bound(beta):
         return half * math.log(config.initial_context_length / (beta * 2 * math.pi)) / math.log(config.rope_theta)
 
-    low, high = bound(config.rope_ntk_beta), bound(config.rope_ntk_alpha)
+    low, high = max(bound(config.rope_ntk_beta), 0), min(bound(config.rope_ntk_alpha), d - 1)
     out = np.empty_like(x)
     concentration = 0.1 * math.log(config.rope_scaling_factor) + 1
     for i in range(half):

@@ -40,10 +40,10 @@ def settle_pools() -> None:
     """Wait until the pools have replaced and removed what was used."""
     for thread in threading.enumerate():
         if thread.name == POOL_THREADS:
-            thread.join(20)
+            thread.join(60)
 
 
-def wait_until(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+def wait_until(condition: Callable[[], bool], seconds: float = 60.0) -> bool:
     """Poll `condition` until it is true (True) or `seconds` have passed (False)."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:

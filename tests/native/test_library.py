@@ -119,7 +119,7 @@ before, most, done = count(), 0, threading.Event()
 
 def watch():
     global most
-    while not done.is_set():
+    while not most or not done.is_set():
         most = max(most, count())
 
 watcher = threading.Thread(target=watch)

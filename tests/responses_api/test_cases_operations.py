@@ -52,7 +52,7 @@ class Slow(TokenGenerator):
                 self.running -= 1
 
 
-def wait_for(condition, seconds=10.0):
+def wait_for(condition, seconds=60.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen in time"

@@ -5,6 +5,7 @@ import time
 import pytest
 
 from gpt_oss.responses_api.offered_tools import read_offer
+from gpt_oss.responses_api.output_items import token_logprob
 from gpt_oss.responses_api.request_models import CreateResponse, parse
 from gpt_oss.responses_api.turn_grammar import turn_grammar
 from gpt_oss.token_generator import Token
@@ -251,11 +252,18 @@ def test_33_include(serve):
     assert "<|channel|>analysis<|message|>Greet.<|end|>" in prompt(server)
 
 
+def test_the_logprob_of_an_id_that_the_vocabulary_lacks():
+    """A model with padded rows may choose one, or nearly."""
+    shown = token_logprob(Token(201_100, -1.0, ((201_101, -2.0),)))
+    assert shown["token"] == shown["top_logprobs"][0]["token"] == "\N{REPLACEMENT CHARACTER}"
+    assert shown["bytes"] == [0xEF, 0xBF, 0xBD] and shown["logprob"] == -1.0
+
+
 def test_34_background(serve):
     server = serve(answer("Done."))
     queued = server.json({"input": "hi", "background": True})
     assert queued["status"] == "queued" and queued["background"] is True
-    for _ in range(200):
+    for _ in range(3000):
         response = server.client.get(f"/v1/responses/{queued['id']}").json()
         if response["status"] == "completed":
             break

@@ -31,7 +31,8 @@ def test_a_required_call_has_arguments_of_its_schema(serve, demo):
         "additionalProperties": False,
     }
     tool = {"type": "function", "name": "get_temperature", "parameters": schema, "strict": True}
-    body = {"input": "How warm is it?", "tools": [tool], "tool_choice": "required", "stream": True}
+    asked = {"input": "How warm is it?", "temperature": 0, "stream": True}
+    body = {**asked, "tools": [tool], "tool_choice": "required"}
     events = check_stream(serve(generator=demo).post(body).content)
     made = events[-1]["response"]["output"][-1]
     assert made["type"] == "function_call"

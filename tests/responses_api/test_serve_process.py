@@ -76,8 +76,8 @@ def test_what_was_acknowledged_survives_kill_9(start, tmp_path):
     writer.join()
     _, base = start("--store", store)
     for id in acknowledged:
-        assert httpx.get(f"{base}/responses/{id}").status_code == 200
-    abandoned = httpx.get(f"{base}/responses/{open_}").json()
+        assert httpx.get(f"{base}/responses/{id}", timeout=60).status_code == 200
+    abandoned = httpx.get(f"{base}/responses/{open_}", timeout=60).json()
     assert abandoned["status"] == "failed" and abandoned["error"]["code"] == "server_error"
     assert ask(base, previous_response_id=acknowledged[-1])["status"] == "incomplete"
 
@@ -99,7 +99,7 @@ def test_sigterm_ends_open_streams_in_order(start):
     reader.join(60)
     events = check_stream(b"".join(received))
     assert events[-1]["type"] in ("response.failed", "response.completed", "response.incomplete")
-    assert process.wait(30) in (0, -signal.SIGTERM)
+    assert process.wait(60) in (0, -signal.SIGTERM)
 
 
 def test_health_is_answered_while_64_streams_run(start):
@@ -116,7 +116,7 @@ def lateness(base):
     load = [sys.executable, "-m", "tests.responses_api.many_streams", base, "64"]
     server, idle = [], []
     with (
-        httpx.Client() as client,
+        httpx.Client(timeout=60) as client,
         subprocess.Popen(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as echo,
         subprocess.Popen(load, stdout=subprocess.PIPE, text=True, cwd=ROOT) as clients,
     ):

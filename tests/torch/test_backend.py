@@ -92,8 +92,8 @@ def test_logits_are_fp32_in_bf16_too():
 
 def test_a_cache_that_no_machine_holds():
     model = torch_model(ODD, random_tensors(ODD, 22), torch.bfloat16)
-    with pytest.raises(OutOfMemory, match=r"the cache of 1000000000 x 64 tokens needs [\d.]+ GiB but cpu has"):
-        TorchBackend(model, 10**9, 64)
+    with pytest.raises(OutOfMemory, match=r"the cache of 1000000000000 x 64 tokens needs [\d.]+ GiB but cpu has"):
+        TorchBackend(model, 10**12, 64)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "cuda:7", "cuda", "meta"])

@@ -56,7 +56,7 @@ def test_large_weights_are_widened_in_parts(monkeypatch: pytest.MonkeyPatch) -> 
     x, weight, bias = torch.randn(3, 64).bfloat16(), torch.randn(10, 64).bfloat16(), torch.randn(10).bfloat16()
     whole = cpu.linear(x, weight, bias)
     monkeypatch.setattr(cpu, "WIDENED_ELEMENTS", 3 * 64)
-    assert torch.allclose(cpu.linear(x, weight, bias).float(), whole.float(), rtol=2**-7)
+    assert torch.allclose(cpu.linear(x, weight, bias).float(), whole.float(), rtol=2**-7, atol=1e-5)
 
 
 def test_gradients_flow_on_every_route(route: str) -> None:

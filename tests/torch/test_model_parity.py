@@ -21,6 +21,7 @@ SHAPES = {
     "top-1 of 9": dataclasses.replace(ODD, num_experts=9, experts_per_token=1, hidden_size=64),
     "every expert": dataclasses.replace(ODD, num_experts=5, experts_per_token=5, intermediate_size=32),
     "narrow window": dataclasses.replace(ODD, sliding_window=7),
+    "short context": dataclasses.replace(ODD, initial_context_length=32, rope_scaling_factor=8.0),
     "other rope": dataclasses.replace(ODD, rope_theta=10000.0, rope_scaling_factor=8.0, initial_context_length=512),
     "head_dim 32": dataclasses.replace(ODD, head_dim=32),
 }
@@ -75,6 +76,22 @@ def test_router_ties_choose_as_transformers_does():
     ours = torch_model(ODD, tensors)(tokens)
     theirs = transformers_model(ODD, tensors)(tokens[None]).logits[0]
     assert relative_error(ours, theirs) < FP32_BOUND
+
+
+@pytest.mark.parametrize("experts", [5, 6, 7, 9, 17])
+def test_router_ties_are_broken_alike_by_any_chunking(experts):
+    """The first and the last expert have equal rows, and one of them is chosen."""
+    config = dataclasses.replace(ODD, num_experts=experts, experts_per_token=1, num_hidden_layers=1)
+    tensors = random_tensors(config, 5)
+    gate, bias = (tensors[f"block.0.mlp.gate.{name}"] for name in ("weight", "bias"))
+    gate[-1] = gate[0]
+    bias[[0, -1]] = bias.max() + 3
+    model, tokens = torch_model(config, tensors), torch.arange(60)
+    whole = model(tokens)
+    for chunk in (1, 7, 30):
+        cache = model.new_cache(1, 60)
+        pieces = torch.cat([model(piece, cache) for piece in tokens.split(chunk)])
+        assert relative_error(pieces, whole) < FP32_BOUND
 
 
 def test_swiglu_clamps_are_reached():

@@ -26,20 +26,21 @@ def library(request, monkeypatch):
 
 
 def test_greedy_tokens_equal_those_of_bf16(checkpoint, library):
-    # Along BF16's own path, each step from BF16's own cache. Sums in another order move a rounding here and there, so
-    # what BF16 itself holds for (nearly) equal may fall either way: its two best tokens, or the last expert that a
-    # router takes and the first that it leaves. Where all is clear, experts and token must be the same.
+    # Each step from BF16's own cache, after random tokens: greedy ones may end in a loop that repeats one tie for ever.
+    # Sums in another order move a rounding here and there, so what BF16 itself holds for (nearly) equal may fall either
+    # way: its two best tokens, or the last expert that a router takes and the first that it leaves. Where all is clear,
+    # experts and token must be the same.
     bf16, mxfp4 = (Transformer.from_checkpoint(checkpoint, "cpu", weights=w) for w in ("bf16", "mxfp4"))
     caches = [model.new_cache(1, 300) for model in (bf16, mxfp4)]
     routed, k = [_routers(model) for model in (bf16, mxfp4)], bf16.config.experts_per_token
     compared = 0
     with torch.inference_mode():
-        expected = bf16(torch.from_numpy(np.random.default_rng().integers(0, 211, 140)), caches[0], last_only=True)
+        bf16(torch.from_numpy(np.random.default_rng().integers(0, 211, 140)), caches[0], last_only=True)
         for _ in range(60):
             caches[1].keys.copy_(caches[0].keys)
             caches[1].values.copy_(caches[0].values)
             caches[1].lengths[:] = caches[0].lengths
-            token = expected.argmax()[None]
+            token = torch.randint(0, 211, (1,))
             expected, actual = (m(token, c, last_only=True) for m, c in zip((bf16, mxfp4), caches, strict=True))
             for theirs, ours in zip(*(router() for router in routed), strict=True):
                 if set(ours.topk(k).indices.tolist()) != set(theirs.topk(k).indices.tolist()):

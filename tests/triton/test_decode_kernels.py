@@ -86,8 +86,11 @@ def test_out_and_router(generator, device, dtype, batch):
     normed = naive.rms_norm(model.wide(step.x), model.wide(layer.mlp_norm))
     assert_close(step.normed[:, :96].float() / step.variant.input_scale, normed, tolerance(device, dtype))
     logits = normed @ model.wide(layer.router)[:, :6] + model.wide(layer.router_bias)
-    values, ids = logits.topk(4)
-    assert step.expert_ids.cpu().tolist() == ids.tolist()
+    ids = step.expert_ids.cpu().long()
+    assert all(len(set(chosen)) == 4 for chosen in ids.tolist())
+    # Of two that are nearly equal either may come first, or be the last that is taken.
+    values = logits.gather(1, ids)
+    assert_close(values, logits.topk(4).values, tolerance(device, dtype))
     assert_close(step.expert_weights, values.softmax(-1), tolerance(device, dtype))
     check_items(step, ids)
 
@@ -213,7 +216,10 @@ def test_unembedding_and_greedy_choice(generator, device, dtype, batch):
 
 @pytest.mark.parametrize("temperature", [0.3, 1.0, 2.5])
 def test_sampling_is_that_of_the_engine(generator, device, dtype, temperature):
-    """The same seed and step choose the same token as gpt_oss.sampling does from the same logits, step after step."""
+    """The same seed and step choose the same token as gpt_oss.sampling does from the same logits, step after step.
+
+    Where the random number lies within rounding of the boundary of two tokens, either of them.
+    """
     model = RandomModel(generator, device, dtype=dtype)
     batch = 4
     step = model.step(batch)
@@ -225,7 +231,11 @@ def test_sampling_is_that_of_the_engine(generator, device, dtype, temperature):
         rows = [sampling.RowSettings(temperature, seed=seed, step=number) for seed in range(batch)]
         expected = sampling.sample(step.logits, rows)
         step.finish()
-        assert step.next_tokens.tolist() == expected.tolist()
+        boundaries = (step.logits.double() / temperature).softmax(-1).cumsum(-1)
+        for row, (found, twin) in enumerate(zip(step.next_tokens.tolist(), expected.tolist(), strict=True)):
+            if found != twin:  # weights in fp32 are off by up to 2e-6
+                between = boundaries[row, min(found, twin) : max(found, twin)]
+                assert found >= 0 and (between - sampling.uniform(row, number)).abs().max() < 1e-5
 
 
 def test_rows_of_padding_follow_the_first_and_change_nothing(generator, device, dtype):

@@ -22,6 +22,7 @@ from gpt_oss.torch.model import Transformer as TorchTransformer
 from gpt_oss.triton import cache as kv_cache
 from gpt_oss.triton import variants
 from gpt_oss.triton.backend import TritonBackend
+from gpt_oss.triton.decode import key_splits
 from gpt_oss.triton.model import TokenGenerator, Transformer
 from gpt_oss.triton.weights import WORKSPACE_BYTES, load_weights, room_beside_weights, weight_bytes
 from tests.helpers.models import decided
@@ -120,6 +121,11 @@ def test_the_sampled_pipeline_may_be_left_at_any_step(reference, backend, tokens
     assert backend.truncate(0, 13) == 13
     restart(reference)
     assert_same(backend.prefill(0, tokens[-1:]), reference.prefill(0, [*tokens[:13], tokens[-1]]))
+
+
+def test_keys_are_shared_by_eight_programs_and_more_where_the_card_has_room():
+    """An H100's 132 processors, 8 key-value heads: a long sequence among 32 short ones is still cut in eight."""
+    assert [key_splits(132, batch, 8) for batch in (1, 2, 4, 32)] == [32, 16, 8, 8]
 
 
 @pytest.mark.parametrize(("length", "kept"), [(13, 13), (12, 0)])

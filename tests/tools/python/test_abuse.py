@@ -32,7 +32,7 @@ async def test_time_limit(make_tool):
     tool, started = make_tool(timeout=2), time.monotonic()
     texts = await asyncio.gather(*(answer(tool, code) for code in stuck))
     assert texts == ["[stopped: the time limit of 2 seconds was reached]"] * len(stuck)
-    assert 2 < time.monotonic() - started < 30
+    assert 2 < time.monotonic() - started < 60
 
 
 async def test_output_before_the_time_limit_is_kept(make_tool):
@@ -138,7 +138,7 @@ async def test_hundred_megabytes_of_output_in_bounded_memory(engine):
         asyncio.run(main())
     """
     command = [sys.executable, "-c", textwrap.dedent(script)]
-    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
     before, after, omitted, head, tail, kept = json.loads(told)
     assert (head, tail) == ("first\n", "last\n")
     assert omitted == 100_000_000 + len("first\nlast\n") - Limits().output
@@ -316,7 +316,7 @@ async def test_a_call_does_not_block_the_event_loop(make_tool):
         gaps.append(time.monotonic() - last)
         last = time.monotonic()
     assert await call == "done\n"
-    assert max(gaps) < 0.5 and len(gaps) > 20
+    assert max(gaps) < 0.9 and len(gaps) > 20  # a loop that the call blocks stands still for its whole second
 
 
 async def test_cancelling_the_task_ends_the_container(make_tool, client):
@@ -353,8 +353,8 @@ def test_killed_client_leaves_nothing(engine, client, number):
     )
     with process:
         assert process.stdout is not None and process.stdout.readline() == "ready\n"
-        assert len(containers(client)) >= 3  # waiting, session, busy
-        assert len(runner_processes()) >= 6
+        assert wait_until(lambda: len(containers(client)) >= 3)  # waiting, session, busy
+        assert wait_until(lambda: len(runner_processes()) >= 6)
         process.send_signal(number)
         try:
             process.wait(60)

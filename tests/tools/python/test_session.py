@@ -92,8 +92,8 @@ async def test_cells_run_one_after_the_other(session):
 
 
 async def test_late_output_comes_with_the_next_cell(session):
-    await answer(session, "import threading\nthreading.Timer(0.2, print, ['late']).start()")
-    await asyncio.sleep(0.6)
+    await answer(session, "import threading\nthreading.Timer(0.1, print, ['late']).start()")
+    await asyncio.sleep(1)
     assert await answer(session, "print('next')") == "late\nnext\n"
 
 
@@ -120,8 +120,8 @@ async def test_files_of_a_session(session):
 
 async def test_putting_files_does_not_wait_for_a_cell(session):
     await answer(session, "1")
-    cell = asyncio.ensure_future(answer(session, "import time; time.sleep(1.5); import os; os.listdir()"))
-    await asyncio.sleep(0.3)
+    cell = asyncio.ensure_future(answer(session, "import time; time.sleep(2); import os; os.listdir()"))
+    await asyncio.sleep(0.8)
     session.put_files({"late.txt": b"late"})
     assert not cell.done()
     assert await cell == "[]\n"
