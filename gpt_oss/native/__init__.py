@@ -18,7 +18,7 @@ from gpt_oss.errors import GenerationError
 
 logger = logging.getLogger(__name__)
 
-VERSION: Final = 1
+VERSION: Final = 2
 HOW_TO_BUILD: Final = 'run "make native" in a checkout, or install from source with GPTOSS_BUILD_NATIVE=1'
 _MESSAGES: Final = {1: "an argument is not what the kernel can compute", 2: "no memory for activations"}
 
@@ -51,10 +51,12 @@ class _Experts(ctypes.Structure):
 
 
 _SIZE, _ADDRESS, _THREADS = ctypes.c_size_t, ctypes.c_void_p, ctypes.c_int
+_DENSE: Final = (_ADDRESS, _ADDRESS, _SIZE, _SIZE, _ADDRESS, _SIZE, _ADDRESS, _THREADS)
 # Declared, ctypes converts plain numbers itself, at a fraction of the cost of doing it here.
 _ARGUMENTS: Final = {
     "experts": (_ADDRESS, _SIZE, _SIZE, *[_ADDRESS] * 4, _THREADS),
-    "matmul_bf16": (_ADDRESS, _ADDRESS, _SIZE, _SIZE, _ADDRESS, _SIZE, _ADDRESS, _THREADS),
+    "matmul_bf16": _DENSE,
+    "matmul_bf16_unrounded": _DENSE,
     "decode": (_ADDRESS, _ADDRESS, _SIZE, _ADDRESS, _THREADS),
 }
 
@@ -108,10 +110,15 @@ class Library:
         )  # fmt: skip
 
     def matmul_bf16(
-        self, w: int, bias: int | None, rows: int, k: int, x: int, tokens: int, y: int, threads: int
-    ) -> None:
-        """`gptoss_native_matmul_bf16`; w, bias, x and y are addresses of contiguous BF16 arrays."""
-        self._check(self._c.gptoss_native_matmul_bf16(w, bias, rows, k, x, tokens, y, threads))
+        self, w: int, bias: int | None, rows: int, k: int, x: int, tokens: int, y: int, threads: int,
+        rounded: bool = True,
+    ) -> None:  # fmt: skip
+        """`gptoss_native_matmul_bf16`, or with y in fp32 `gptoss_native_matmul_bf16_unrounded`.
+
+        w, bias, x and y are addresses of contiguous arrays, BF16 but for that y.
+        """
+        multiply = self._c.gptoss_native_matmul_bf16 if rounded else self._c.gptoss_native_matmul_bf16_unrounded
+        self._check(multiply(w, bias, rows, k, x, tokens, y, threads))
 
     def decode(self, blocks: np.ndarray, scales: np.ndarray, out: int, threads: int) -> None:
         """`gptoss_native_decode` of contiguous blocks [..., 16] and scales [...] to BF16 at address `out`."""

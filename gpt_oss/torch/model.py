@@ -46,6 +46,13 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return cpu.linear(x, weight, bias) if x.device.type == "cpu" else F.linear(x, weight, bias)
 
 
+def wide_linear(x: Tensor, weight: Tensor) -> Tensor:
+    """x Wᵀ, of BF16 in fp32: logits that BF16 would round by up to 2^-9 of their size."""
+    if x.device.type == "cpu":
+        return cpu.wide_linear(x, weight)
+    return cpu.widened(x, weight) if weight.dtype == torch.bfloat16 else F.linear(x, weight)
+
+
 class RMSNorm(nn.Module):
     """x / rms(x) * scale over the last axis, computed in fp32 and cast back (arXiv:1910.07467)."""
 
@@ -362,4 +369,4 @@ class Transformer(nn.Module):
             for slot in slots:
                 cache.lengths[slot] += n
         x = self.norm(x[:, -1] if last_only else x)
-        return wide(self.parallel.all_gather(linear(x, self.unembedding.weight), self.config.vocab_size))
+        return self.parallel.all_gather(wide_linear(x, self.unembedding.weight), self.config.vocab_size)

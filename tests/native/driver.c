@@ -57,12 +57,13 @@ int main(void) {
         bytes = n * h * 4;
         out = malloc(bytes);
         status = gptoss_native_experts(&layer, n, k, x, chosen, weights, out, threads);
-    } else if (f[0] == 2) { /* dense product: a rows, b k, c tokens */
-        size_t rows = f[3], k = f[4], n = f[5];
+    } else if (f[0] == 2) { /* dense product: a rows, b k, c tokens, d whether rounded */
+        size_t rows = f[3], k = f[4], n = f[5], rounded = f[6];
         const uint16_t *w = take(rows * k * 2, 0), *bias = f[8] ? take(rows * 2, 0) : NULL, *x = take(n * k * 2, 0);
-        bytes = n * rows * 2;
+        bytes = n * rows * (rounded ? 2 : 4);
         out = malloc(bytes);
-        status = gptoss_native_matmul_bf16(w, bias, rows, k, x, n, out, threads);
+        status = rounded ? gptoss_native_matmul_bf16(w, bias, rows, k, x, n, out, threads)
+                         : gptoss_native_matmul_bf16_unrounded(w, bias, rows, k, x, n, out, threads);
     } else { /* decode: a blocks */
         const uint8_t *codes = take(f[3] * 16, 1), *scales = take(f[3], 1);
         bytes = f[3] * 32 * 2;

@@ -48,11 +48,11 @@ class RemoteLibrary(native.Library):
         limit = struct.unpack("<I", struct.pack("<f", layer.swiglu_limit))[0]
         self._run(1, threads, arrays, out, (tokens, per_token, e, h, i), limit=limit)
 
-    def matmul_bf16(self, w, bias, rows, k, x, tokens, y, threads):
+    def matmul_bf16(self, w, bias, rows, k, x, tokens, y, threads, rounded=True):
         arrays = [(w, rows * k * 2), (x, tokens * k * 2)]
         if bias is not None:
             arrays.insert(1, (bias, rows * 2))
-        self._run(2, threads, arrays, y, (rows, k, tokens), has_bias=bias is not None)
+        self._run(2, threads, arrays, y, (rows, k, tokens, rounded), has_bias=bias is not None)
 
     def decode(self, blocks, scales, out, threads):
         arrays = [(blocks.ctypes.data, blocks.nbytes), (scales.ctypes.data, scales.nbytes)]

@@ -214,6 +214,19 @@ def test_dense(library, rows, k, tokens):
         assert (np.abs(actual - exact) <= 2.0**-8 * np.abs(exact) + 1e-4 * np.sqrt(k)).all()
 
 
+@pytest.mark.parametrize("tokens", [1, 21])
+def test_dense_as_it_was_summed(library, tokens):
+    """Unrounded, and rounded afterwards exactly what the other function gives."""
+    random = np.random.default_rng()
+    w, x, bias = (bf16(random.normal(size=shape)) for shape in ((35, 320), (tokens, 320), 35))
+    sums = np.full((tokens, 35), np.nan, np.float32)
+    pointers = (w.ctypes.data, bias.ctypes.data, 35, 320, x.ctypes.data, tokens, sums.ctypes.data, 2)
+    library.matmul_bf16(*pointers, rounded=False)
+    rounded, exact = dense(library, w, x, bias)
+    assert np.abs(sums - exact).max() < 1e-4
+    np.testing.assert_array_equal(bfloat16_values(bf16(sums)), rounded)
+
+
 def dense(library, w, x, bias=None, threads=2):
     """x Wᵀ + b as fp64 values of the BF16 result, and in fp64 from the same BF16 values."""
     rows, tokens, k = len(w), *x.shape

@@ -75,11 +75,12 @@ def test_null_pointers_and_empty_sizes_are_refused(c_library):
     size, buffer = ctypes.c_size_t, ctypes.create_string_buffer(4096)
     address = ctypes.cast(buffer, ctypes.c_void_p)
     good = [address, None, size(1), size(32), address, size(1), address, 1]
-    assert c_library.gptoss_native_matmul_bf16(*good) == OK
+    assert c_library.gptoss_native_matmul_bf16(*good) == c_library.gptoss_native_matmul_bf16_unrounded(*good) == OK
     for position, bad in ((0, None), (2, size(0)), (3, size(0)), (3, size(33)), (4, None), (5, size(0)), (6, None)):
         arguments = [*good]
         arguments[position] = bad
         assert c_library.gptoss_native_matmul_bf16(*arguments) == BAD_ARGUMENT, position
+        assert c_library.gptoss_native_matmul_bf16_unrounded(*arguments) == BAD_ARGUMENT, position
     assert c_library.gptoss_native_decode(address, address, size(0), address, 1) == BAD_ARGUMENT
     assert c_library.gptoss_native_decode(None, address, size(1), address, 1) == BAD_ARGUMENT
     layer = native._Experts(1, 32, 32, *[address] * 6, 7.0)

@@ -38,6 +38,17 @@ def test_products_are_rounded_once_per_sum(route: str, rows: int, k: int, n: int
     assert ((found.double() - exact).abs() <= bound).all()
 
 
+@pytest.mark.parametrize("rows", [0, 1, 17, 129])
+@pytest.mark.parametrize(("k", "n"), [(96, 37), (33, 5), (2880, 65)])
+def test_wide_products_are_not_rounded(route: str, rows: int, k: int, n: int) -> None:
+    x, weight = torch.randn(2, rows, k).bfloat16(), torch.randn(n, k).bfloat16()
+    found = cpu.wide_linear(x, weight)
+    error = (found.double() - x.double() @ weight.double().T).abs()
+    assert found.dtype == torch.float32 and found.shape == (2, rows, n)
+    assert (error <= 1e-5 * (x.double().abs() @ weight.double().abs().T)).all()
+    assert cpu.wide_linear(x.double(), weight.double()).dtype == torch.float64
+
+
 def test_leading_axes_are_kept(route: str) -> None:
     x, weight = torch.randn(2, 3, 64).bfloat16(), torch.randn(5, 64).bfloat16()
     assert torch.equal(cpu.linear(x, weight), cpu.linear(x.flatten(0, 1), weight).view(2, 3, 5))

@@ -17,7 +17,7 @@
 extern "C" {
 #endif
 
-#define GPTOSS_NATIVE_VERSION 1
+#define GPTOSS_NATIVE_VERSION 2
 
 enum gptoss_status {
     GPTOSS_OK = 0,
@@ -57,6 +57,10 @@ int gptoss_native_experts(const struct gptoss_experts *layer, size_t tokens, siz
 /* y = x Wᵀ, BF16. x: [tokens, k]; w: [rows, k], k a multiple of 32; bias: [rows] or null; y: [tokens, rows]. */
 int gptoss_native_matmul_bf16(const uint16_t *w, const uint16_t *bias, size_t rows, size_t k, const uint16_t *x,
                               size_t tokens, uint16_t *y, int threads);
+
+/* The same with the fp32 sums as they are: y float [tokens, rows]. */
+int gptoss_native_matmul_bf16_unrounded(const uint16_t *w, const uint16_t *bias, size_t rows, size_t k,
+                                        const uint16_t *x, size_t tokens, float *y, int threads);
 
 /* Decode `blocks` MXFP4 blocks (16 bytes and one scale each) to BF16, exactly: out [blocks * 32]. */
 int gptoss_native_decode(const uint8_t *codes, const uint8_t *scales, size_t blocks, uint16_t *out, int threads);

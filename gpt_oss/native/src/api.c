@@ -51,7 +51,8 @@ struct dense {
     size_t rows, tokens, item_rows;
     float *floats; /* the tokens' values, where tiles want them */
     const void **x; /* [tokens] */
-    uint16_t *y;
+    uint16_t *y; /* [tokens, rows], or null where the sums are wanted as they are: */
+    float *unrounded;
 };
 
 /* Items: tokens. */
@@ -71,19 +72,24 @@ static void dense_rows(void *context, size_t first, size_t last) {
             size_t n = d->tokens - p < GROUP_TOKENS ? d->tokens - p : GROUP_TOKENS;
             d->multiply(d->use, &d->w, row, rows, d->x + p, n, sums);
             for (size_t t = 0; t < n; t++) {
-                uint16_t *y = d->y + (p + t) * d->rows + row;
-                for (size_t r = 0; r < rows; r++) y[r] = float_to_bf16(sums[t][r] + bias[r]);
+                size_t at = (p + t) * d->rows + row;
+                for (size_t r = 0; r < rows; r++) {
+                    float sum = sums[t][r] + bias[r];
+                    if (d->y) d->y[at + r] = float_to_bf16(sum);
+                    else d->unrounded[at + r] = sum;
+                }
             }
         }
     }
 }
 
-int gptoss_native_matmul_bf16(const uint16_t *w, const uint16_t *bias, size_t rows, size_t k, const uint16_t *x,
-                              size_t tokens, uint16_t *y, int threads) {
-    if (!w || !x || !y || !rows || !tokens || !k || k % BLOCK) return GPTOSS_BAD_ARGUMENT;
+/* One of `y` and `unrounded`. */
+static int multiply_dense(const uint16_t *w, const uint16_t *bias, size_t rows, size_t k, const uint16_t *x,
+                          size_t tokens, uint16_t *y, float *unrounded, int threads) {
+    if (!w || !x || !(y || unrounded) || !rows || !tokens || !k || k % BLOCK) return GPTOSS_BAD_ARGUMENT;
     struct dense d = {
         .use = kernels_in_use(), .w = {.values = w, .k = k}, .bias = bias, .values = x, .rows = rows, .tokens = tokens,
-        .y = y,
+        .y = y, .unrounded = unrounded,
     };
     d.multiply = fastest(d.use, tokens);
     d.item_rows = d.multiply == multiply_tiles ? GROUP_ROWS : STEP_ROWS;
@@ -98,6 +104,16 @@ int gptoss_native_matmul_bf16(const uint16_t *w, const uint16_t *bias, size_t ro
     free(d.x);
     free(d.floats);
     return status;
+}
+
+int gptoss_native_matmul_bf16(const uint16_t *w, const uint16_t *bias, size_t rows, size_t k, const uint16_t *x,
+                              size_t tokens, uint16_t *y, int threads) {
+    return multiply_dense(w, bias, rows, k, x, tokens, y, NULL, threads);
+}
+
+int gptoss_native_matmul_bf16_unrounded(const uint16_t *w, const uint16_t *bias, size_t rows, size_t k,
+                                        const uint16_t *x, size_t tokens, float *y, int threads) {
+    return multiply_dense(w, bias, rows, k, x, tokens, NULL, y, threads);
 }
 
 /* --- Decoding ----------------------------------------------------------------------------------------------------- */
