@@ -27,7 +27,7 @@ from recipes.demo_model.export import PACKED
 
 RESULTS = Path(__file__).parent / "results.json"
 MAX_OUTPUT = 300
-SEEDS = ("evaluation", "fresh", "third")
+SEEDS = ("evaluation", "fresh", "third", "fourth")
 
 
 @dataclass(frozen=True)
