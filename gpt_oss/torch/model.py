@@ -97,14 +97,15 @@ def _attention_block(q: Tensor, k: Tensor, v: Tensor, sinks: Tensor, window: int
     g, n, d = q.shape[-3:]
     m = k.shape[-2]
     # One matrix product per key-value head: its g query heads are rows beside the n positions.
-    scores = (wide(q).flatten(-3, -2) @ wide(k).mT).mul_(d**-0.5).unflatten(-2, (g, n))
+    scores = ((wide(q) * d**-0.5).flatten(-3, -2) @ wide(k).mT).unflatten(-2, (g, n))
     if n > 1:
+        first = m - n if window is None else 0  # only the last n keys can come after a query
         query = torch.arange(m - n, m, device=q.device)[:, None]
-        key = torch.arange(m, device=q.device)
+        key = torch.arange(first, m, device=q.device)
         hidden = key > query
         if window is not None:
             hidden |= key <= query - window
-        scores.masked_fill_(hidden, -torch.inf)
+        scores[..., first:].masked_fill_(hidden, -torch.inf)
     sink = wide(sinks)[:, :, None, None]
     # Any offset gives the same quotient; the largest logit, sink included, keeps exp() in range.
     offset = torch.maximum(scores.amax(-1, keepdim=True), sink).detach()
