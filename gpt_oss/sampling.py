@@ -64,9 +64,7 @@ def sample(logits_NV: torch.Tensor, rows: Sequence[RowSettings]) -> torch.Tensor
 
     logits_NV: fp32 [N, V], left unchanged; `rows` are the N rows' settings.
     """
-    if logits_NV.device.type == "mps":  # knows no float64, which the cumulative sums need
-        logits_NV = logits_NV.cpu()
-    logits_NV = _mask(logits_NV, rows)
+    logits_NV = _mask(_where_float64_is(logits_NV), rows)
     best_N, ids_N = logits_NV.max(dim=-1)  # the first of equal maxima
     drawn = [n for n, row in enumerate(rows) if row.temperature > 0 and row.top_k != 1]
     filtered = [n for n in drawn if rows[n].top_p < 1 or 0 < rows[n].top_k < logits_NV.shape[-1]]
@@ -78,6 +76,11 @@ def sample(logits_NV: torch.Tensor, rows: Sequence[RowSettings]) -> torch.Tensor
             chunk = indices[start : start + rows_at_once]
             ids_N[chunk] = draw(_rows(logits_NV, chunk), best_N[chunk, None], [rows[n] for n in chunk])
     return torch.where(best_N.isfinite(), ids_N, INVALID)
+
+
+def _where_float64_is(logits_NV: torch.Tensor) -> torch.Tensor:
+    """On a device that has float64, which the sums over a vocabulary need: MPS has not."""
+    return logits_NV.cpu() if logits_NV.device.type == "mps" else logits_NV
 
 
 def _rows(logits_NV: torch.Tensor, chunk: list[int]) -> torch.Tensor:
@@ -164,8 +167,7 @@ def _column(like: torch.Tensor, values: Sequence[float], dtype: torch.dtype) -> 
 @torch.no_grad()
 def log_probabilities(logits_NV: torch.Tensor) -> torch.Tensor:
     """Natural log of the model's own distribution, fp32 [N, V]: before temperature, filters and masks."""
-    if logits_NV.device.type == "mps":  # knows no float64
-        logits_NV = logits_NV.cpu()
+    logits_NV = _where_float64_is(logits_NV)
     below_NV = logits_NV.float() - logits_NV.amax(dim=-1, keepdim=True)
     # In float32 the errors of many small terms, which may all be equal, add up to 5e-4 of their sum.
     total_N1 = below_NV.exp().sum(dim=-1, keepdim=True, dtype=torch.float64)

@@ -219,7 +219,12 @@ class TestProcess:
 
     @pytest.mark.parametrize(
         ("arguments", "closed", "status"),
-        [("generate -p Hello -l 2", ">&- 2>&-", 0), ("generate -l 2 -p -", "<&-", 2), ("chat", "<&-", 0)],
+        [
+            ("generate -p Hello -l 2", ">&-", 0),
+            ("generate -p Hello -l 2", "2>&-", 0),
+            ("generate -l 2 -p -", "<&-", 2),
+            ("chat", "<&-", 0),
+        ],
     )
     def test_closed_streams(self, checkpoint, arguments, closed, status) -> None:
         command = f"exec {sys.executable} -m gpt_oss.{arguments} {checkpoint} {closed}"

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from gpt_oss.config import ModelConfig
-from gpt_oss.torch.model import Transformer, linear
+from gpt_oss.torch.model import Transformer
 
 ODD = ModelConfig(
     num_hidden_layers=3,
@@ -96,7 +96,7 @@ def router_gap(model, tokens):
     gaps, k = [math.inf], model.config.experts_per_token
 
     def look(mlp, arguments):
-        logits = linear(mlp.norm(arguments[0]), mlp.gate.weight, mlp.gate.bias)
+        logits = mlp.router_logits(mlp.norm(arguments[0]))
         if k < logits.shape[-1]:
             *_, last, first = logits.topk(k + 1).values.unbind(-1)
             gaps.append((last - first).min().item())

@@ -7,7 +7,7 @@ import torch
 from gpt_oss import native
 from gpt_oss.errors import BackendUnavailable
 from gpt_oss.torch import packed, weights
-from gpt_oss.torch.model import Transformer, linear
+from gpt_oss.torch.model import Transformer
 from tests.helpers.checkpoints import tiny_checkpoint, tiny_config
 from tests.helpers.models import relative_error
 
@@ -63,7 +63,7 @@ def _routers(model):
 
     def logits():
         mlps = (block.mlp for block in model.block)
-        return [linear(m.norm(inputs[i]), m.gate.weight, m.gate.bias)[0, -1].float() for i, m in enumerate(mlps)]
+        return [m.router_logits(m.norm(inputs[i]))[0, -1].float() for i, m in enumerate(mlps)]
 
     return logits
 
